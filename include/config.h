@@ -1,0 +1,90 @@
+// The run config: YAML read through libyaml against a schema. The schema is one table (orchestrator/
+// schema.c): the parser, the defaults, `solar config --schema` and the resolved config.yaml of a run all
+// come from it.
+#ifndef SOLAR_CONFIG_H
+#define SOLAR_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "dtype.h"
+#include "err.h"
+
+typedef struct source_config {
+    char *name;     // default: the file pattern
+    char *files;    // path or glob, relative to the config file's directory if not found from here
+    double weight;  // > 0; shares are weight / sum of weights
+    int64_t samples; // valid only: 0 means all
+} source_config;
+
+typedef enum schedule_kind { SCHED_WSD, SCHED_COSINE, SCHED_LINEAR, SCHED_CONSTANT } schedule_kind;
+
+typedef struct config {
+    struct {
+        char *dir;
+        int64_t seed;
+    } run;
+    struct {
+        char *base;    // Hugging Face directory; with init: random only its config.json is read
+        bool random;   // init: random (else init: pretrained, the default)
+        bool has_dus;
+        int64_t dus_m;    // -1: not given
+        char *dus_layers; // NULL: not given
+    } model;
+    struct {
+        int64_t seq_len;
+        source_config *train;
+        int n_train;
+        source_config *valid;
+        int n_valid;
+        bool shuffle;              // default true
+        bool allow_tokenizer_mismatch; // default false
+    } data;
+    struct {
+        int64_t pipeline, tensor;
+        int64_t *layers_per_stage; // NULL: chosen, aligned to the seam
+        int n_layers_per_stage;
+    } mesh;
+    struct {
+        int64_t global_batch, micro_batch, steps;
+        dtype precision; // fp32 | bf16
+        char *device;    // auto | cpu | cuda
+        int64_t threads; // per rank; 0: from the cores the launcher gave
+    } train;
+    struct {
+        double lr, beta1, beta2, eps, weight_decay, clip_norm; // clip_norm 0: off
+    } optimizer;                                               // kind: adamw
+    struct {
+        schedule_kind kind;
+        int64_t warmup, decay; // steps; decay: the last steps of wsd
+        double min_lr;
+    } schedule;
+    struct {
+        int64_t every, keep; // every 0: only at the end; keep 0: all
+    } checkpoint;
+    struct {
+        int64_t every;   // 0: only at start and end
+        bool base;       // measure the base model at the start (default true when there is a dus)
+        bool stop_when_recovered; // default false
+    } eval;
+    struct {
+        int64_t every; // steps between lines of the log; default 10
+    } log;
+    struct {
+        double start, step; // seconds before a silent peer ends the job; 0: wait for ever
+    } timeout;
+} config;
+
+// Reads a file, applies `set` ("path.to.key=value", value in YAML), checks everything. ERR_CONFIG:
+// "file:line:column: found ..., expected ..., (nearest known key)". Not collective: rank 0 does this and
+// broadcasts config_dump's text, other ranks config_parse it.
+err *config_load(const char *path, const char *const *set, int n_set, config **out);
+err *config_parse(const char *text, const char *where, config **out);
+void config_free(config *c);
+// The resolved config as YAML text, every key present; caller frees. config_parse(config_dump(c)) == c.
+char *config_dump(const config *c);
+// Every key: path, type, default, unit, meaning. `format` "text" or "markdown".
+void config_schema(FILE *out, const char *format);
+
+#endif
