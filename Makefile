@@ -1,43 +1,186 @@
-# solar: `make` prints the targets.
-CC       ?= gcc
-BUILD    ?= build
-MPICC    ?= mpicc
-SAN      ?= 0
-PKGS     := yaml-0.1 jansson libxxhash sentencepiece libzstd zlib libcrypto
-HDF5     := $(shell pkg-config --exists hdf5-serial && echo hdf5-serial || echo hdf5)
+# solar: `make` prints the targets. Needs only make and a shell to start: `make setup` installs the rest.
+SHELL    := /bin/sh
 
-CFLAGS   ?= -O2 -g
-WARN     := -Wall -Wextra -Werror -Wno-unknown-warning-option
-ALL_C    := -std=c17 -D_GNU_SOURCE $(WARN) -fopenmp -Iinclude $(CFLAGS) $(shell pkg-config --cflags $(PKGS) $(HDF5))
-LIBS     := $(shell pkg-config --libs $(PKGS) $(HDF5)) -ldnnl -lm -lpthread -lstdc++
-ifeq ($(SAN),1)
-ALL_C    += -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
-LDSAN    := -fsanitize=address,undefined
+# ---- choices: make CC=clang, SAN=1, CUDA=0|1|auto, NATIVE=1, WERROR=0, BUILD=DIR, JOBS=N
+ifeq ($(origin CC),default)
+CC       := gcc
+endif
+ifeq ($(origin CXX),default)
+CXX      := $(if $(findstring clang,$(CC)),$(subst clang,clang++,$(CC)),g++)
+endif
+IS_CLANG := $(findstring clang,$(CC))
+SAN      ?= 0
+CUDA     ?= $(if $(filter 1,$(SAN)),0,auto)
+NATIVE   ?= 0
+WERROR   ?= 1
+BUILD    ?= build$(if $(IS_CLANG),-clang)$(if $(filter 1,$(SAN)),-san)
+JOBS     ?= $(shell nproc 2>/dev/null || echo 2)
+PREFIX   ?= /usr/local
+MPICC    ?= mpicc
+# Parallel unless -j was given, which is not yet in MAKEFLAGS while this file is read
+ifeq ($(MAKELEVEL)$(filter -j%,$(shell tr "\0" " " </proc/$$PPID/cmdline 2>/dev/null)),0)
+MAKEFLAGS += -j$(JOBS)
 endif
 
-SRC      := $(wildcard kernels/cpu/*.c worker/*.c orchestrator/*.c)
-CXXSRC   := $(wildcard worker/*.cpp)
-OBJ      := $(SRC:%.c=$(BUILD)/obj/%.o) $(CXXSRC:%.cpp=$(BUILD)/obj/%.o)
-LIBOBJ   := $(filter-out %/orchestrator/main.o,$(OBJ))
-UNIT     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
+# ---- libraries. Nothing here may fail while the packages are still missing.
+PKGS     := yaml-0.1 jansson libxxhash sentencepiece libzstd zlib libcrypto
+HDF5     := $(shell pkg-config --exists hdf5-serial 2>/dev/null && echo hdf5-serial || echo hdf5)
+PKG_C    := $(shell pkg-config --cflags $(PKGS) $(HDF5) 2>/dev/null)
+PKG_CXX  := $(shell pkg-config --cflags sentencepiece 2>/dev/null)
+PKG_LIBS := $(shell pkg-config --libs $(PKGS) $(HDF5) 2>/dev/null)
 
-help:
-	@echo "targets: $(BUILD)/solar  unit"
-$(BUILD)/obj/%.o: %.c
-	@mkdir -p $(@D)
-	OMPI_CC=$(CC) $(MPICC) $(ALL_C) -MMD -MP -c $< -o $@
-$(BUILD)/obj/%.o: %.cpp
-	@mkdir -p $(@D)
-	$(CXX) -std=c++17 $(WARN) -Iinclude $(CFLAGS) $(shell pkg-config --cflags sentencepiece) -MMD -MP -c $< -o $@
-$(BUILD)/libsolar.a: $(LIBOBJ)
-	@rm -f $@
-	ar rcs $@ $^
-$(BUILD)/solar: $(BUILD)/obj/orchestrator/main.o $(BUILD)/libsolar.a
-	OMPI_CC=$(CC) $(MPICC) -fopenmp $(LDSAN) -o $@ $^ $(LIBS)
-$(BUILD)/tests/%: tests/unit/%.c $(BUILD)/libsolar.a
-	@mkdir -p $(@D)
-	OMPI_CC=$(CC) $(MPICC) $(ALL_C) -Iworker -Ikernels -Iorchestrator -MMD -MP $(LDSAN) -o $@ $< $(BUILD)/libsolar.a $(LIBS) -lcmocka
+# ---- CUDA: sm_80 (A100) and sm_90a (H100, H200), when the toolkit and sources for it are here
+CUDA_ARCH ?= 80 90a
+CUSRC    := $(wildcard kernels/cuda/*.cu)
+NVCC     ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard $(CUDA_HOME)/bin/nvcc /usr/local/cuda/bin/nvcc))
+ifeq ($(filter $(CUDA),0 1 auto),)
+$(error CUDA=$(CUDA): expected 0, 1 or auto)
+endif
+ifeq ($(CUDA),0)
+CUDA_NOTE := off (CUDA=0)
+else ifeq ($(NVCC),)
+ifeq ($(CUDA),1)
+$(error CUDA=1, but nvcc is neither on PATH nor in /usr/local/cuda/bin: load the CUDA module, or set NVCC=)
+endif
+CUDA_NOTE := off (no nvcc found)
+else ifeq ($(CUSRC),)
+CUDA_NOTE := off (no CUDA sources in kernels/cuda)
+else
+CUDA_NOTE := on ($(NVCC), sm_$(subst $() $(), sm_,$(strip $(CUDA_ARCH))))
+CUDA_ROOT := $(patsubst %/bin/nvcc,%,$(NVCC))
+CUDA_C   := -DSOLAR_CUDA -isystem $(CUDA_ROOT)/include
+CUDA_LIBS := -L$(CUDA_ROOT)/lib64 -Wl,-rpath,$(CUDA_ROOT)/lib64 -lcublasLt -lcublas -lcudart
+CUDA_SRC := $(wildcard kernels/cuda/*.c)
+CUDA_OBJ := $(CUSRC:%.cu=$(BUILD)/obj/%.cu.o) $(CUDA_SRC:%.c=$(BUILD)/obj/%.o)
+NVFLAGS  := -std=c++17 -O3 -g -ccbin $(CXX) -Iinclude -DSOLAR_CUDA -Xcompiler -Wall,-Wextra \
+            $(if $(filter 1,$(WERROR)),-Werror all-warnings) \
+            $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a))
+endif
+
+# ---- flags. Only options that keep NaN, infinities and the order of sums as written.
+OPT       = -O2
+KERNEL_OPT := $(if $(filter 1,$(SAN)),-O1,-O3 -fno-trapping-math)
+WARN     := -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror) -Wno-unknown-warning-option
+SAFE     := -fno-math-errno $(if $(filter 1,$(NATIVE)),-march=native)
+CFLAGS   ?= -g
+CXXFLAGS ?= $(CFLAGS)
+ifeq ($(SAN),1)
+OPT       = -O1
+SANFLAGS := -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+endif
+ALL_C     = -std=c17 -D_GNU_SOURCE $(WARN) -fopenmp -Iinclude $(PKG_C) $(CUDA_C) $(OPT) $(SAFE) $(SANFLAGS) $(CFLAGS)
+ALL_CXX   = -std=c++17 $(WARN) -Iinclude $(PKG_CXX) $(OPT) $(SAFE) $(SANFLAGS) $(CXXFLAGS)
+ALL_LD   := -fopenmp $(SANFLAGS) $(LDFLAGS)
+LIBS     := $(PKG_LIBS) -ldnnl $(CUDA_LIBS) -lm -lpthread -lstdc++ $(LDLIBS)
+COMPILE   = OMPI_CC=$(CC) MPICH_CC=$(CC) $(MPICC)
+
+# ---- what is built
+SRC      := $(wildcard kernels/cpu/*.c worker/*.c worker/*/*.c orchestrator/*.c orchestrator/*/*.c)
+CXXSRC   := $(wildcard worker/*.cpp)
+OBJ      := $(SRC:%.c=$(BUILD)/obj/%.o) $(CXXSRC:%.cpp=$(BUILD)/obj/%.o) $(CUDA_OBJ)
+LIBOBJ   := $(filter-out %/orchestrator/main.o,$(OBJ))
+UNITSRC  := $(wildcard tests/unit/test_*.c)
+TESTDIRS := $(filter-out unit,$(notdir $(patsubst %/,%,$(sort $(dir $(wildcard tests/*/*.c))))))
+TESTSRC  := $(foreach d,$(TESTDIRS),$(wildcard tests/$(d)/*.c))
+UNIT     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNITSRC))
+TESTBIN  := $(UNIT) $(foreach s,$(TESTSRC),$(BUILD)/tests/$(notdir $(s:.c=)))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@echo "Options: SAN=1 (ASan, UBSan)  CC=clang  CUDA=0|1|auto  NATIVE=1  WERROR=0  BUILD=DIR  JOBS=N"
+
+demo: ## set up, build, then deepen and train a small model on real text (5 minutes)
+	@tests/setup/install.sh build demo
+	@$(MAKE) --no-print-directory program
+	@SOLAR=$(abspath $(BUILD)/solar) jobs/demo.sh
+
+check: ## set up, build, run every test (10 minutes at most)
+	@tests/setup/install.sh build check
+	@$(MAKE) --no-print-directory program testbins
+	@tests/run.sh $(BUILD)
+
+build: ## set up and build the program into build/solar
+	@tests/setup/install.sh build
+	@$(MAKE) --no-print-directory program
+
+setup: ## install what is missing for everything below
+	@tests/setup/install.sh build check demo lint clang
+
+check-quick: ## unit tests and bad inputs only (what SAN=1 runs in CI)
+	@tests/setup/install.sh build check
+	@$(MAKE) --no-print-directory program testbins
+	@tests/run.sh $(BUILD) unit fuzz
+
+check-fresh: ## root and debootstrap: check and demo in a bare Debian 12 (FRESH="check demo")
+	@tests/setup/fresh.sh $(FRESH)
+
+lint: ## formatting, clang-tidy, function and file length, forbidden flags and words
+	@tests/setup/install.sh build lint
+	@tests/lint/lint.sh $(BUILD)
+
+install: ## copy the program, jobs and documents to PREFIX (default /usr/local), below DESTDIR
+	@$(MAKE) --no-print-directory program
+	@tests/setup/copy.sh "$(BUILD)" "$(DESTDIR)$(PREFIX)"
+
+clean: ## remove build/ and its sisters
+	rm -rf build build-clang build-san build-clang-san
+
+program: cuda-note $(BUILD)/solar
+testbins: $(TESTBIN)
 unit: $(UNIT)
 	@for t in $(UNIT); do $$t || exit 1; done
--include $(OBJ:.o=.d)
-.PHONY: help unit
+cuda-note:
+	@echo "CUDA: $(CUDA_NOTE)"
+
+# ---- rules. A change of flags or of the list of objects rebuilds what depends on it.
+FLAGSTAMP = $(COMPILE) $(ALL_C) $(KERNEL_OPT) | $(CXX) $(ALL_CXX) | $(NVCC) $(NVFLAGS) | $(ALL_LD) $(LIBS)
+define stamp
+@mkdir -p $(@D); printf '%s\n' '$(1)' | cmp -s - $@ || printf '%s\n' '$(1)' > $@
+endef
+$(BUILD)/flags: FORCE
+	$(call stamp,$(FLAGSTAMP))
+$(BUILD)/objects: FORCE
+	$(call stamp,$(LIBOBJ))
+
+# -fno-trapping-math: no code here reads floating-point exception flags; NaN and infinities stay exact
+$(BUILD)/obj/kernels/cpu/%.o: private OPT = $(KERNEL_OPT)
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(COMPILE) $(ALL_C) -MMD -MP -c $< -o $@
+$(BUILD)/obj/%.o: %.cpp $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CXX) $(ALL_CXX) -MMD -MP -c $< -o $@
+$(BUILD)/obj/%.cu.o: %.cu $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(NVCC) $(NVFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+$(BUILD)/libsolar.a: $(LIBOBJ) $(BUILD)/objects
+	@rm -f $@
+	ar rcs $@ $(LIBOBJ)
+$(BUILD)/solar: $(BUILD)/obj/orchestrator/main.o $(BUILD)/libsolar.a
+	$(COMPILE) $(ALL_LD) -o $@ $^ $(LIBS)
+
+# One test program per file: tests/DIR/NAME.c becomes BUILD/tests/NAME
+define test_rule
+$(BUILD)/tests/%: tests/$(1)/%.c $(BUILD)/libsolar.a $(BUILD)/flags
+	@mkdir -p $$(@D)
+	$$(COMPILE) $$(ALL_C) -Iworker -Ikernels -Iorchestrator -MMD -MP $$(ALL_LD) -o $$@ $$< $(BUILD)/libsolar.a $$(LIBS) -lcmocka
+endef
+$(foreach d,unit $(TESTDIRS),$(eval $(call test_rule,$(d))))
+
+# One stamp per file checked, so that lint looks only at what changed
+MPI_C     = $(shell $(MPICC) -showme:compile 2>/dev/null)
+TIDY_OK  := $(SRC:%.c=$(BUILD)/tidy/%.ok) $(UNITSRC:%.c=$(BUILD)/tidy/%.ok) $(TESTSRC:%.c=$(BUILD)/tidy/%.ok)
+TIDY     ?= clang-tidy
+tidy: $(TIDY_OK)
+$(BUILD)/tidy/%.ok: %.c .clang-tidy $(wildcard include/*.h worker/*.h kernels/*/*.h orchestrator/*.h)
+	@mkdir -p $(@D)
+	@$(TIDY) --quiet $< -- -std=c17 -D_GNU_SOURCE -fopenmp -Iinclude -Iworker -Ikernels -Iorchestrator \
+	    $(PKG_C) $(MPI_C) > $(@:.ok=.log) 2>&1 && touch $@ || { cat $(@:.ok=.log); exit 1; }
+
+-include $(OBJ:.o=.d) $(TESTBIN:=.d)
+FORCE:
+.PHONY: help demo check build setup check-quick check-fresh lint install clean program testbins unit cuda-note tidy FORCE

@@ -1,0 +1,94 @@
+#!/bin/bash
+# Runs the tests and ends with one line: N passed, N failed, N skipped. Exit status 1 if any failed.
+# usage: run.sh BUILD [FOLDER...]   folders below tests/, default all; BUILD holds the built program
+#
+# A test is a cmocka program BUILD/tests/test_* made from tests/unit, or a script tests/FOLDER/*.sh whose
+# last line is "N passed, N failed, N skipped". Files named lib*.sh are helpers, not tests. A script may
+# raise its time limit with a line "# limit: SECONDS".
+set -u
+cd "$(dirname "$0")/.." || exit 2
+[ $# -ge 1 ] || { echo "usage: tests/run.sh BUILD [FOLDER...]" >&2; exit 2; }
+BUILD=$(realpath "$1") || exit 2
+shift
+folders=("$@")
+export BUILD SOLAR=$BUILD/solar
+
+# Ranks may outnumber cores, and be root in a container that forbids process_vm_readv.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export OMPI_MCA_rmaps_base_oversubscribe=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
+export OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_mpi_yield_when_idle=1
+export OMPI_MCA_hwloc_base_binding_policy=none
+command -v ssh >/dev/null || export OMPI_MCA_plm_rsh_agent=/bin/false # one host needs no remote shell
+unset OMP_NUM_THREADS
+export LSAN_OPTIONS="suppressions=$PWD/tests/lsan.supp:print_suppressions=0:${LSAN_OPTIONS:-}"
+export UBSAN_OPTIONS="print_stacktrace=1:${UBSAN_OPTIONS:-}"
+
+LIMIT=${TEST_LIMIT:-300}
+passed=0 failed=0 skipped=0
+log=$(mktemp) || exit 2
+trap 'rm -f "$log"' EXIT
+
+selected() { # FOLDER
+    [ ${#folders[@]} -eq 0 ] && return 0
+    local f
+    for f in "${folders[@]}"; do [ "$f" = "$1" ] && return 0; done
+    return 1
+}
+
+# Counts of a cmocka program's output in $log: "passed failed skipped".
+count_cmocka() {
+    awk '/^\[  PASSED  \]/ {p += $4}
+         /^\[  FAILED  \] [0-9]+ test/ {f += $4}
+         /^\[  SKIPPED \] [0-9]+ test/ {s += $4}
+         END {print p + 0, f + 0, s + 0}' "$log"
+}
+
+# Counts of the last result line of a script.
+count_script() {
+    sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p' "$log" | tail -n 1
+}
+
+# run NAME LIMIT COUNTER COMMAND...: one line when it is well, all of its output when it is not
+run() {
+    local name=$1 limit=$2 counter=$3 began=$SECONDS status=0 p f s
+    shift 3
+    timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null || status=$?
+    read -r p f s <<<"$($counter)"
+    : "${p:=0}" "${f:=0}" "${s:=0}"
+    if [ "$status" -ne 0 ] && [ "$f" -eq 0 ]; then
+        f=1
+        echo "$name: exit status $status$([ "$status" -eq 124 ] || [ "$status" -eq 137 ] &&
+            echo " (time limit $limit s)")" >>"$log"
+    elif [ "$status" -eq 0 ] && [ $((p + f + s)) -eq 0 ]; then
+        f=1
+        echo "$name: printed no result" >>"$log"
+    fi
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    if [ "$f" -gt 0 ]; then
+        sed 's/^/    /' "$log"
+        printf 'FAIL %-40s %4d passed, %d failed, %d skipped  (%d s)\n' "$name" "$p" "$f" "$s" $((SECONDS - began))
+    else
+        printf 'ok   %-40s %4d passed%s  (%d s)\n' "$name" "$p" "$([ "$s" -eq 0 ] || echo ", $s skipped")" \
+            $((SECONDS - began))
+        [ "$s" -eq 0 ] || grep -i 'skip' "$log" | grep -v '^[0-9]* passed' | head -n 5 | sed 's/^/       /'
+    fi
+}
+
+if selected unit; then
+    for source in tests/unit/test_*.c; do
+        [ -e "$source" ] || continue
+        name=$(basename "$source" .c)
+        run "unit/$name" "$LIMIT" count_cmocka "$BUILD/tests/$name"
+    done
+fi
+for script in tests/*/*.sh; do
+    folder=$(basename "$(dirname "$script")")
+    case $folder/$(basename "$script") in setup/* | lint/* | bench/* | */lib*.sh) continue ;; esac
+    selected "$folder" || continue
+    limit=$(sed -n 's/^# limit: \([0-9][0-9]*\).*/\1/p' "$script" | head -n 1)
+    run "$folder/$(basename "$script" .sh)" "${limit:-$LIMIT}" count_script bash "$script"
+done
+
+echo "time: $SECONDS s"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ] && [ $((passed + skipped)) -gt 0 ]
