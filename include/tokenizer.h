@@ -31,7 +31,8 @@ int32_t tokenizer_eos(const tokenizer *t);
 const char *tokenizer_name(const tokenizer *t);   // file name, or "bytes"
 const char *tokenizer_sha256(const tokenizer *t); // of the model file; "" for bytes
 // Trains a SentencePiece BPE model with byte fallback (ids 0 unk, 1 bos, 2 eos) on the text of `input`
-// (one sentence a line) into `output` (tokenizer.model).
-err *tokenizer_train(const char *input, const char *output, int vocab, int threads);
+// (one sentence a line, at most 1 MiB each) into `output` (tokenizer.model). Equal text and vocabulary
+// size give the same bytes.
+err *tokenizer_train(const char *input, const char *output, int vocab);
 
 #endif
