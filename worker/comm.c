@@ -1,0 +1,400 @@
+#include "comm.h"
+
+#include <limits.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "log.h"
+
+enum { SEGMENT = 1 << 20, SPINS = 4096 }; // elements of a sum in one go; polls before giving up the core
+
+size_t comm_scratch_bytes(void) { return (size_t)SEGMENT * 4 * 3; }
+
+static err *mpi_error(int rc, const char *what) {
+    char text[MPI_MAX_ERROR_STRING];
+    int length = 0;
+    MPI_Error_string(rc, text, &length);
+    return err_new(ERR_PEER, "%s: MPI says: %s", what, text);
+}
+
+#define MPI_TRY(call, what)                                                                                  \
+    do {                                                                                                     \
+        int rc_ = (call);                                                                                    \
+        if (rc_ != MPI_SUCCESS) FAIL_MPI(rc_, what);                                                         \
+    } while (0)
+#define FAIL_MPI(rc, what)                                                                                   \
+    do {                                                                                                     \
+        e = mpi_error(rc, what);                                                                             \
+        goto done;                                                                                           \
+    } while (0)
+
+static void name_missing(char *out, size_t size, const MPI_Request *r, const int *peer, int n) {
+    size_t at = 0;
+    out[0] = 0;
+    for (int i = 0; i < n && at < size; i++)
+        if (r[i] != MPI_REQUEST_NULL && peer[i] >= 0)
+            at += (size_t)snprintf(out + at, size - at, "%s%d", at ? ", " : "", peer[i]);
+    if (!at) snprintf(out, size, "the group");
+}
+
+static err *too_late(const comm *c, const char *what, const MPI_Request *r, const int *peer, int n) {
+    char missing[128];
+    name_missing(missing, sizeof missing, r, peer, n);
+    return err_new(ERR_PEER,
+                   "rank %d (host %s, phase %s, step %lld) waited %.0f s in %s for rank(s) %s, which did not "
+                   "answer: dead, stopped or unreachable (limits: timeout.start, timeout.step)",
+                   c->m.rank, c->host, c->phase, (long long)c->step, c->limit, what, missing);
+}
+
+// Polls until all are done. peer[i] is the world rank that request i waits for, -1: a whole group.
+static err *wait_all(comm *c, MPI_Request *r, const int *peer, int n, const char *what) {
+    err *e = NULL;
+    double start = 0;
+    for (long polls = 0;; polls++) {
+        int done = 0;
+        int rc = MPI_SUCCESS;
+        for (int i = 0; i < n && rc == MPI_SUCCESS; i++) {
+            int flag = 0;
+            rc = MPI_Test(&r[i], &flag, MPI_STATUS_IGNORE);
+            done += flag;
+        }
+        if (rc != MPI_SUCCESS) FAIL_MPI(rc, what);
+        if (done == n) return NULL;
+        if (polls < SPINS) continue;
+        if (polls == SPINS) start = now_seconds();
+        sched_yield(); // ranks may outnumber cores
+        if (c->limit > 0 && polls % 256 == 0 && now_seconds() - start > c->limit)
+            return too_late(c, what, r, peer, n);
+    }
+done:
+    return e;
+}
+
+static err *wait_one(comm *c, MPI_Request *r, int peer, const char *what) {
+    return wait_all(c, r, &peer, 1, what);
+}
+
+// ---- groups
+
+static err *split(MPI_Comm from, int color, int key, group *out) {
+    err *e = NULL;
+    *out = (group){.comm = MPI_COMM_NULL};
+    MPI_TRY(MPI_Comm_split(from, color, key, &out->comm), "MPI_Comm_split");
+    if (out->comm == MPI_COMM_NULL) return NULL;
+    MPI_Comm_set_errhandler(out->comm, MPI_ERRORS_RETURN);
+    MPI_Comm_size(out->comm, &out->size);
+    MPI_Comm_rank(out->comm, &out->rank);
+done:
+    return e;
+}
+
+static err *split_all(comm *c, int64_t kv_heads, bool tied) {
+    err *e = NULL;
+    const mesh *m = &c->m;
+    int copies = m->tp > kv_heads ? m->tp / (int)kv_heads : 1;
+    bool end = m->p == 0 || m->p == m->pp - 1;
+    TRY(split(MPI_COMM_WORLD, 0, m->rank, &c->world));
+    TRY(split(MPI_COMM_WORLD, m->p * m->dp + m->d, m->t, &c->tp));
+    TRY(split(MPI_COMM_WORLD, m->p * m->tp + m->t, m->d, &c->dp));
+    TRY(split(c->tp.comm, m->t / copies, m->t, &c->kv));
+    TRY(split(MPI_COMM_WORLD, tied && m->pp > 1 && end ? m->d * m->tp + m->t : MPI_UNDEFINED, m->p,
+              &c->tied));
+done:
+    return e;
+}
+
+err *comm_open(const mesh *m, device *dev, int64_t kv_heads, bool tied, double limit, comm **out) {
+    err *e = NULL;
+    comm *c = calloc(1, sizeof *c);
+    char *scratch = malloc(comm_scratch_bytes());
+    *out = NULL;
+    if (!c || !scratch) {
+        free(c);
+        free(scratch);
+        return err_new(ERR_SYSTEM, "out of memory for communication buffers (%zu bytes)",
+                       comm_scratch_bytes());
+    }
+    *c = (comm){.m = *m, .dev = dev, .limit = limit, .phase = "start", .scratch = scratch};
+    gethostname(c->host, sizeof c->host - 1);
+    TRY(split_all(c, kv_heads, tied));
+    *out = c;
+    return NULL;
+done:
+    comm_close(c);
+    return e;
+}
+
+static void close_group(group *g) {
+    if (g->size && g->comm != MPI_COMM_NULL) MPI_Comm_free(&g->comm);
+}
+
+void comm_close(comm *c) {
+    if (!c) return;
+    close_group(&c->tied);
+    close_group(&c->kv);
+    close_group(&c->dp);
+    close_group(&c->tp);
+    close_group(&c->world);
+    free(c->scratch);
+    free(c);
+}
+
+// World rank of a member of a group, for messages.
+static int world_rank(const comm *c, const group *g, int r) {
+    const mesh *m = &c->m;
+    if (g == &c->tp) return mesh_rank(m, m->d, m->p, r);
+    if (g == &c->dp) return mesh_rank(m, r, m->p, m->t);
+    if (g == &c->kv) return mesh_rank(m, m->d, m->p, m->t / g->size * g->size + r);
+    if (g == &c->tied) return mesh_rank(m, m->d, r ? m->pp - 1 : 0, m->t);
+    return r;
+}
+
+// ---- sums
+
+static MPI_Datatype mpi_type(dtype dt) { return dt == DT_F32 ? MPI_FLOAT : MPI_UINT16_T; }
+
+static void add_row(float *sum, const char *x, dtype dt, int64_t n, bool first) {
+    const float *f = (const float *)x;
+    const bf16 *h = (const bf16 *)x;
+    if (dt == DT_F32 && first)
+        memcpy(sum, f, (size_t)n * 4);
+    else if (dt == DT_F32)
+        for (int64_t i = 0; i < n; i++) sum[i] += f[i];
+    else
+        for (int64_t i = 0; i < n; i++) sum[i] = (first ? 0 : sum[i]) + bf16_to_float(h[i]);
+}
+
+static void store_row(char *to, dtype dt, const float *sum, int64_t n) {
+    if (dt == DT_F32)
+        memcpy(to, sum, (size_t)n * 4);
+    else
+        for (int64_t i = 0; i < n; i++) ((bf16 *)to)[i] = bf16_from_float(sum[i]);
+}
+
+typedef struct exchange {
+    MPI_Request *request;
+    int *peer;
+    int count;
+} exchange;
+
+static err *exchange_make(int size, exchange *x) {
+    x->count = 0;
+    x->request = malloc(sizeof *x->request * 2 * (size_t)size);
+    x->peer = malloc(sizeof *x->peer * 2 * (size_t)size);
+    return x->request && x->peer ? NULL : err_new(ERR_SYSTEM, "out of memory for %d requests", 2 * size);
+}
+
+static void exchange_free(exchange *x) {
+    free(x->request);
+    free(x->peer);
+}
+
+static err *post(comm *c, const group *g, exchange *x, bool send, int peer, void *buf, int64_t n, dtype dt) {
+    err *e = NULL;
+    MPI_Request *r = &x->request[x->count];
+    x->peer[x->count++] = world_rank(c, g, peer);
+    if (send) {
+        MPI_TRY(MPI_Isend(buf, (int)n, mpi_type(dt), peer, 1, g->comm, r), "MPI_Isend");
+        c->messages++;
+        c->bytes += (uint64_t)n * dtype_size(dt);
+    } else
+        MPI_TRY(MPI_Irecv(buf, (int)n, mpi_type(dt), peer, 1, g->comm, r), "MPI_Irecv");
+done:
+    return e;
+}
+
+static int64_t cut(int64_t n, int parts, int i) { return n * i / parts; }
+
+// Sum of one segment in host memory: everyone sends everyone its part of the elements, each forms the sum of
+// its own part in rank order and sends it round. 2 (size-1) messages a rank, 2 n (size-1)/size elements.
+static err *sum_segment(comm *c, const group *g, dtype dt, char *buf, int64_t n, float *sum, char *in,
+                        exchange *x) {
+    err *e = NULL;
+    size_t w = dtype_size(dt);
+    int me = g->rank;
+    int64_t lo = cut(n, g->size, me), mine = cut(n, g->size, me + 1) - lo;
+    x->count = 0;
+    for (int r = 0; r < g->size; r++) {
+        if (r == me) continue;
+        int64_t at = cut(n, g->size, r), count = cut(n, g->size, r + 1) - at;
+        TRY(post(c, g, x, false, r, in + (size_t)r * (size_t)mine * w, mine, dt));
+        TRY(post(c, g, x, true, r, buf + (size_t)at * w, count, dt));
+    }
+    TRY(wait_all(c, x->request, x->peer, x->count, "a sum over ranks"));
+    for (int r = 0; r < g->size; r++)
+        add_row(sum, r == me ? buf + (size_t)lo * w : in + (size_t)r * (size_t)mine * w, dt, mine, r == 0);
+    store_row(buf + (size_t)lo * w, dt, sum, mine);
+    x->count = 0;
+    for (int r = 0; r < g->size; r++) {
+        if (r == me) continue;
+        int64_t at = cut(n, g->size, r), count = cut(n, g->size, r + 1) - at;
+        TRY(post(c, g, x, false, r, buf + (size_t)at * w, count, dt));
+        TRY(post(c, g, x, true, r, buf + (size_t)lo * w, mine, dt));
+    }
+    TRY(wait_all(c, x->request, x->peer, x->count, "a sum over ranks"));
+done:
+    return e;
+}
+
+err *comm_sum(comm *c, const group *g, dtype dt, void *buf, int64_t n) {
+    if (g->size <= 1 || n == 0) return NULL;
+    err *e = NULL;
+    exchange x = {0};
+    size_t w = dtype_size(dt);
+    float *sum = (float *)c->scratch;
+    char *in = c->scratch + (size_t)SEGMENT * 4, *stage = in + (size_t)SEGMENT * 4;
+    const ops *k = c->dev->ops;
+    TRY(exchange_make(g->size, &x));
+    // The parts of a segment differ by at most one element: leave room for size of the longest.
+    int64_t most = SEGMENT - g->size;
+    for (int64_t at = 0; at < n; at += most) {
+        int64_t count = n - at < most ? n - at : most;
+        char *seg = (char *)buf + (size_t)at * w;
+        if (!k->host_memory) k->download(c->dev, stage, seg, (size_t)count * w);
+        TRY(sum_segment(c, g, dt, k->host_memory ? seg : stage, count, sum, in, &x));
+        if (!k->host_memory) k->upload(c->dev, seg, stage, (size_t)count * w);
+    }
+done:
+    exchange_free(&x);
+    return e;
+}
+
+// ---- small collectives
+
+static err *gather_bytes(comm *c, const group *g, const void *mine, void *all, size_t bytes,
+                         const char *what) {
+    err *e = NULL;
+    MPI_Request r;
+    if (bytes > INT_MAX) FAIL(ERR_RUNTIME, "%s: %zu bytes in one message", what, bytes);
+    MPI_TRY(MPI_Iallgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, g->comm, &r), what);
+    c->messages++;
+    c->bytes += bytes;
+    TRY(wait_one(c, &r, -1, what));
+done:
+    return e;
+}
+
+err *comm_gather(comm *c, const group *g, const float *in, float *out, int64_t n) {
+    const ops *k = c->dev->ops;
+    size_t bytes = (size_t)n * sizeof(float);
+    if (g->size == 1) {
+        k->copy(c->dev, out, in, bytes);
+        return NULL;
+    }
+    if (k->host_memory) return gather_bytes(c, g, in, out, bytes, "a gather over ranks");
+    if (bytes * ((size_t)g->size + 1) > comm_scratch_bytes())
+        return err_new(ERR_RUNTIME, "gather of %zu bytes from %d ranks is more than the staging buffer",
+                       bytes, g->size);
+    char *all = c->scratch + bytes;
+    k->download(c->dev, c->scratch, in, bytes);
+    err *e = gather_bytes(c, g, c->scratch, all, bytes, "a gather over ranks");
+    if (!e) k->upload(c->dev, out, all, bytes * (size_t)g->size);
+    return e;
+}
+
+err *comm_collect(comm *c, const void *mine, void *all, size_t bytes) {
+    return gather_bytes(c, &c->world, mine, all, bytes, "a collection over all ranks");
+}
+
+err *comm_broadcast(comm *c, const group *g, void *data, size_t bytes, int root) {
+    if (g->size <= 1) return NULL;
+    err *e = NULL;
+    MPI_Request r;
+    for (size_t at = 0; at < bytes; at += INT_MAX) {
+        size_t n = bytes - at < INT_MAX ? bytes - at : INT_MAX;
+        MPI_TRY(MPI_Ibcast((char *)data + at, (int)n, MPI_BYTE, root, g->comm, &r), "MPI_Ibcast");
+        TRY(wait_one(c, &r, g->rank == root ? -1 : world_rank(c, g, root), "a broadcast"));
+    }
+done:
+    return e;
+}
+
+err *comm_sum_world(comm *c, double *values, int n) {
+    err *e = NULL;
+    size_t bytes = (size_t)n * sizeof(double);
+    double *all = malloc(bytes * (size_t)c->world.size);
+    if (!all) return err_new(ERR_SYSTEM, "out of memory for a sum over all ranks");
+    TRY(comm_collect(c, values, all, bytes));
+    for (int i = 0; i < n; i++) {
+        double sum = 0;
+        for (int r = 0; r < c->world.size; r++) sum += all[r * n + i];
+        values[i] = sum;
+    }
+done:
+    free(all);
+    return e;
+}
+
+err *comm_barrier(comm *c) {
+    double zero = 0;
+    return comm_sum_world(c, &zero, 1);
+}
+
+// ---- point to point
+
+err *comm_send(comm *c, int peer, int tag, dtype dt, const void *buf, int64_t n, transfer *t) {
+    err *e = NULL;
+    *t = (transfer){.request = MPI_REQUEST_NULL, .peer = peer, .bytes = (size_t)n * dtype_size(dt)};
+    if (n > INT_MAX)
+        FAIL(ERR_CONFIG, "a pipeline message of %lld elements: use a smaller micro_batch", (long long)n);
+    if (!c->dev->ops->host_memory) {
+        t->staged = malloc(t->bytes);
+        if (!t->staged) FAIL(ERR_SYSTEM, "out of memory for a pipeline message (%zu bytes)", t->bytes);
+        c->dev->ops->download(c->dev, t->staged, buf, t->bytes);
+    }
+    MPI_TRY(
+        MPI_Isend(t->staged ? t->staged : buf, (int)n, mpi_type(dt), peer, tag, c->world.comm, &t->request),
+        "MPI_Isend");
+    c->messages++;
+    c->bytes += t->bytes;
+done:
+    return e;
+}
+
+err *comm_receive(comm *c, int peer, int tag, dtype dt, void *buf, int64_t n, transfer *t) {
+    err *e = NULL;
+    *t = (transfer){.request = MPI_REQUEST_NULL, .peer = peer, .bytes = (size_t)n * dtype_size(dt)};
+    if (n > INT_MAX)
+        FAIL(ERR_CONFIG, "a pipeline message of %lld elements: use a smaller micro_batch", (long long)n);
+    if (!c->dev->ops->host_memory) {
+        t->staged = malloc(t->bytes);
+        t->target = buf;
+        if (!t->staged) FAIL(ERR_SYSTEM, "out of memory for a pipeline message (%zu bytes)", t->bytes);
+    }
+    MPI_TRY(
+        MPI_Irecv(t->staged ? t->staged : buf, (int)n, mpi_type(dt), peer, tag, c->world.comm, &t->request),
+        "MPI_Irecv");
+done:
+    return e;
+}
+
+err *comm_finish(comm *c, transfer *t) {
+    if (t->request == MPI_REQUEST_NULL && !t->staged) return NULL;
+    err *e = wait_one(c, &t->request, t->peer, "a message between pipeline stages");
+    if (!e && t->target) c->dev->ops->upload(c->dev, t->target, t->staged, t->bytes);
+    free(t->staged);
+    t->staged = t->target = NULL;
+    return e;
+}
+
+err *comm_put(comm *c, int peer, int tag, const void *data, size_t bytes) {
+    err *e = NULL;
+    MPI_Request r;
+    if (bytes > INT_MAX) FAIL(ERR_RUNTIME, "message of %zu bytes", bytes);
+    MPI_TRY(MPI_Isend(data, (int)bytes, MPI_BYTE, peer, tag, c->world.comm, &r), "MPI_Isend");
+    TRY(wait_one(c, &r, peer, "sending tensors"));
+done:
+    return e;
+}
+
+err *comm_take(comm *c, int peer, int tag, void *data, size_t bytes) {
+    err *e = NULL;
+    MPI_Request r;
+    if (bytes > INT_MAX) FAIL(ERR_RUNTIME, "message of %zu bytes", bytes);
+    MPI_TRY(MPI_Irecv(data, (int)bytes, MPI_BYTE, peer, tag, c->world.comm, &r), "MPI_Irecv");
+    TRY(wait_one(c, &r, peer, "receiving tensors"));
+done:
+    return e;
+}

@@ -1,0 +1,109 @@
+#include "infer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { TAG_INFER = 12, TAG_LOGITS = 13 };
+
+static err *receive_input(const run *r, int64_t n, void *x) {
+    part *p = r->p;
+    transfer in;
+    err *e =
+        comm_receive(r->c, mesh_rank(&p->m, p->m.d, p->m.p - 1, p->m.t), TAG_INFER, p->shape.dt, x, n, &in);
+    return e ? e : comm_finish(r->c, &in);
+}
+
+static err *send_output(const run *r, int64_t n, const void *x) {
+    part *p = r->p;
+    transfer out;
+    err *e =
+        comm_send(r->c, mesh_rank(&p->m, p->m.d, p->m.p + 1, p->m.t), TAG_INFER, p->shape.dt, x, n, &out);
+    return e ? e : comm_finish(r->c, &out);
+}
+
+err *infer_forward(part *p, comm *c, const int32_t *inputs, const int32_t *targets, int64_t batch,
+                   int64_t rows, int64_t first, run *out) {
+    err *e = NULL;
+    run r = {.p = p,
+             .c = c,
+             .s = &p->slot[0],
+             .batch = batch,
+             .rows = rows,
+             .first = first,
+             .inputs = p->inputs,
+             .targets = p->targets};
+    int64_t h = p->spec->hidden, n = batch * (rows - first) * h;
+    size_t skip = (size_t)(first * h) * dtype_size(p->shape.dt),
+           ids = (size_t)(batch * rows) * sizeof *inputs;
+    p->dev->ops->upload(p->dev, p->inputs, inputs, ids);
+    if (targets) p->dev->ops->upload(p->dev, p->targets, targets, ids);
+    if (p->first)
+        TRY(model_embed(&r));
+    else
+        TRY(receive_input(&r, n, (char *)r.s->acts[0].x + skip));
+    TRY(model_layers(&r));
+    if (p->last)
+        TRY(model_final_norm(&r));
+    else
+        TRY(send_output(&r, n, (char *)r.s->out + skip));
+    *out = r;
+done:
+    return e;
+}
+
+err *infer_loss(part *p, comm *c, const int32_t *inputs, const int32_t *targets, int64_t batch, int64_t rows,
+                double *sum) {
+    err *e = NULL;
+    run r;
+    *sum = 0;
+    TRY(infer_forward(p, c, inputs, targets, batch, rows, 0, &r));
+    if (!p->last) goto done;
+    TRY(model_loss(&r));
+    p->dev->ops->sum(p->dev, p->work.sums, p->work.loss, batch * rows);
+    p->dev->ops->download(p->dev, sum, p->work.sums, sizeof *sum);
+    TRY(p->dev->ops->sync(p->dev));
+    if (p->m.t != 0) *sum = 0;
+done:
+    return err_wrap(e, "evaluating");
+}
+
+// Vocabulary parts of the last stage to its tensor rank 0, in rank order.
+static err *collect_parts(part *p, comm *c, float *logits) {
+    err *e = NULL;
+    const tensor_row *row = &p->table->row[0];
+    for (int i = 0; i < p->table->count; i++)
+        if (p->table->row[i].role == R_EMBED) row = &p->table->row[i];
+    slice mine = tensor_slice(row, p->m.tp, p->m.t);
+    p->dev->ops->download(p->dev, logits + mine.row0, p->work.logits, (size_t)mine.rows * 4);
+    TRY(p->dev->ops->sync(p->dev));
+    int root = mesh_rank(&p->m, p->m.d, p->m.p, 0);
+    if (p->m.t) TRY(comm_put(c, root, TAG_LOGITS, logits + mine.row0, (size_t)mine.rows * 4));
+    for (int t = 1; t < p->m.tp && !p->m.t; t++) {
+        slice s = tensor_slice(row, p->m.tp, t);
+        TRY(comm_take(c, mesh_rank(&p->m, p->m.d, p->m.p, t), TAG_LOGITS, logits + s.row0,
+                      (size_t)s.rows * 4));
+    }
+done:
+    return e;
+}
+
+err *infer_last_logits(part *p, comm *c, const run *r, float *logits) {
+    err *e = NULL;
+    const mesh *m = &p->m;
+    size_t bytes = (size_t)p->spec->vocab * 4;
+    int root = mesh_rank(m, m->d, m->pp - 1, 0);
+    if (p->last) {
+        TRY(model_logits(r, r->batch * r->rows - 1, 1));
+        TRY(collect_parts(p, c, logits));
+    }
+    if (c->m.rank != root) {
+        TRY(comm_take(c, root, TAG_LOGITS, logits, bytes));
+        goto done;
+    }
+    for (int stage = 0; stage < m->pp; stage++)
+        for (int t = 0; t < m->tp; t++)
+            if (mesh_rank(m, m->d, stage, t) != root)
+                TRY(comm_put(c, mesh_rank(m, m->d, stage, t), TAG_LOGITS, logits, bytes));
+done:
+    return err_wrap(e, "logits");
+}

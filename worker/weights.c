@@ -1,0 +1,165 @@
+#include "weights.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+enum { CHUNK = 1 << 22 }; // elements converted at a time
+
+typedef struct staging {
+    float *f;
+    bf16 *h;
+} staging;
+
+static err *staging_open(staging *s) {
+    *s = (staging){malloc((size_t)CHUNK * 4), malloc((size_t)CHUNK * 2)};
+    return s->f && s->h ? NULL : err_new(ERR_SYSTEM, "out of memory for reading weights");
+}
+
+static void staging_close(staging *s) {
+    free(s->f);
+    free(s->h);
+}
+
+// Puts n fp32 values at element `at` of a weight: master and working copy.
+static err *put(part *p, weight *w, int64_t at, const float *f, int64_t n, staging *s) {
+    device *d = p->dev;
+    if (w->master) d->ops->upload(d, w->master + at, f, (size_t)n * 4);
+    if (p->shape.dt == DT_F32) return d->ops->sync(d);
+    for (int64_t i = 0; i < n; i++) s->h[i] = bf16_from_float(f[i]);
+    d->ops->upload(d, (bf16 *)w->w + at, s->h, (size_t)n * 2);
+    return d->ops->sync(d);
+}
+
+static err *put_optim(part *p, float *to, int64_t at, const float *f, int64_t n) {
+    p->dev->ops->upload(p->dev, to + at, f, (size_t)n * 4);
+    return p->dev->ops->sync(p->dev);
+}
+
+static err *must_find(const st_set *files, const char *name, const st_tensor **out) {
+    *out = st_find(files, name);
+    if (*out) return NULL;
+    return err_new(ERR_INPUT, "%s holds no tensor %s", st_file_path(files, 0), name);
+}
+
+// Reads the slice of one tensor in chunks of whole rows and hands them to weight or optimizer memory.
+static err *read_slice(part *p, weight *w, const st_set *files, const st_tensor *t, float *optim,
+                       staging *s) {
+    err *e = NULL;
+    int64_t step = CHUNK / w->s.cols;
+    if (step < 1)
+        FAIL(ERR_INPUT, "tensor %s has rows of %lld elements, more than %d", t->name, (long long)w->s.cols,
+             CHUNK);
+    for (int64_t r = 0; r < w->s.rows; r += step) {
+        int64_t rows = w->s.rows - r < step ? w->s.rows - r : step, n = rows * w->s.cols, at = r * w->s.cols;
+        TRY(st_read_slice(files, t, w->s.row0 + r, rows, w->s.col0, w->s.cols, DT_F32, s->f));
+        TRY(optim ? put_optim(p, optim, at, s->f, n) : put(p, w, at, s->f, n, s));
+    }
+done:
+    return e;
+}
+
+err *weights_load(part *p, const st_set *files, bool donor_names) {
+    err *e = NULL;
+    staging s = {0};
+    const st_tensor *t;
+    TRY(staging_open(&s));
+    for (int i = 0; i < p->weights; i++) {
+        weight *w = &p->weight[i];
+        TRY(must_find(files, donor_names ? w->row->donor : w->row->name, &t));
+        TRY(read_slice(p, w, files, t, NULL, &s));
+    }
+done:
+    staging_close(&s);
+    return err_wrap(e, "loading weights");
+}
+
+int weights_optim_kinds(dtype dt) { return dt == DT_F32 ? 2 : 3; }
+
+void weights_optim_name(char out[128], const tensor_row *r, optim_kind k) {
+    static const char *const suffix[OPTIM_KINDS] = {"exp_avg", "exp_avg_sq", "master"};
+    snprintf(out, 128, "%s.%s", r->name, suffix[k]);
+}
+
+float *weights_optim_data(const weight *w, optim_kind k) {
+    return k == OPTIM_M ? w->m : k == OPTIM_V ? w->v : w->master;
+}
+
+// A checkpoint written in fp32 has no master copies: its weights are the masters, and weights_load filled
+// them.
+static err *load_kind(part *p, weight *w, const st_set *files, optim_kind k, staging *s) {
+    err *e = NULL;
+    char name[128];
+    const st_tensor *t;
+    weights_optim_name(name, w->row, k);
+    if (k == OPTIM_MASTER && !st_find(files, name)) return NULL;
+    TRY(must_find(files, name, &t));
+    if (k == OPTIM_MASTER)
+        TRY(read_slice(p, w, files, t, NULL, s));
+    else
+        TRY(read_slice(p, w, files, t, weights_optim_data(w, k), s));
+done:
+    return e;
+}
+
+err *weights_load_optimizer(part *p, const st_set *files) {
+    err *e = NULL;
+    staging s = {0};
+    TRY(staging_open(&s));
+    for (int i = 0; i < p->weights; i++)
+        for (int k = 0; k < OPTIM_KINDS; k++) TRY(load_kind(p, &p->weight[i], files, (optim_kind)k, &s));
+done:
+    staging_close(&s);
+    return err_wrap(e, "loading the optimizer state");
+}
+
+// ---- random initial values
+
+// SplitMix64's finaliser (Steele, Lea & Flood 2014): one well-mixed word for every counter.
+static uint64_t mix(uint64_t x) {
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+// Standard normal number `index` of stream `key` (Box-Muller, 53-bit uniforms).
+static float normal(uint64_t key, uint64_t index) {
+    uint64_t a = mix(key ^ mix(2 * index)), b = mix(key ^ mix(2 * index + 1));
+    double u = ((double)(a >> 11) + 1) * 0x1p-53, v = (double)(b >> 11) * 0x1p-53;
+    return (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
+}
+
+static float initial(const part *p, const weight *w, uint64_t key, int64_t element) {
+    const tensor_row *r = w->row;
+    if (r->ndim == 2) return (float)p->spec->init_range * normal(key, (uint64_t)element);
+    return r->role == R_NORM1 || r->role == R_NORM2 || r->role == R_FNORM ? 1 : 0;
+}
+
+static err *random_weight(part *p, weight *w, uint64_t seed, staging *s) {
+    err *e = NULL;
+    uint64_t key = XXH3_64bits_withSeed(w->row->name, strlen(w->row->name), seed);
+    for (int64_t at = 0; at < w->n; at += CHUNK) {
+        int64_t n = w->n - at < CHUNK ? w->n - at : CHUNK;
+        for (int64_t i = 0; i < n; i++) {
+            int64_t row = w->s.row0 + (at + i) / w->s.cols, col = w->s.col0 + (at + i) % w->s.cols;
+            s->f[i] = initial(p, w, key, row * w->row->shape[1] + col);
+        }
+        TRY(put(p, w, at, s->f, n, s));
+    }
+done:
+    return e;
+}
+
+err *weights_random(part *p, uint64_t seed) {
+    err *e = NULL;
+    staging s = {0};
+    TRY(staging_open(&s));
+    for (int i = 0; i < p->weights; i++) TRY(random_weight(p, &p->weight[i], seed, &s));
+done:
+    staging_close(&s);
+    return e;
+}
