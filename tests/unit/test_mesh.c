@@ -1,0 +1,194 @@
+// The grid of ranks, and layouts: every layer once, seams on boundaries, stages as equal as can be.
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "mesh.h"
+
+static void ok(err *e) {
+    if (e) fail_msg("%s", err_text(e));
+}
+
+static void expect(err *e, const char *part) {
+    assert_int_equal(err_get_code(e), ERR_CONFIG);
+    if (!strstr(err_text(e), part)) fail_msg("'%s' is not in '%s'", part, err_text(e));
+    err_free(e);
+}
+
+static void test_every_rank_has_its_place(void **state) {
+    (void)state;
+    for (int pp = 1; pp <= 4; pp++)
+        for (int tp = 1; tp <= 4; tp++)
+            for (int dp = 1; dp <= 3; dp++)
+                for (int r = 0, world = pp * tp * dp; r < world; r++) {
+                    mesh m;
+                    ok(mesh_make(world, r, pp, tp, &m));
+                    assert_int_equal(m.dp, dp);
+                    assert_int_equal(mesh_rank(&m, m.d, m.p, m.t), r);
+                    assert_int_equal((m.p * dp + m.d) * tp + m.t, r);
+                    assert_true(m.d < dp && m.p < pp && m.t < tp && m.d >= 0 && m.p >= 0 && m.t >= 0);
+                }
+}
+
+static void test_bad_meshes(void **state) {
+    (void)state;
+    mesh m;
+    expect(mesh_make(6, 0, 2, 2, &m), "multiple of 4");
+    expect(mesh_make(4, 0, 0, 1, &m), "at least 1");
+    expect(mesh_make(4, 0, 1, -1, &m), "at least 1");
+    expect(mesh_make(4, 0, 65536, 65536, &m), "multiple of 4294967296");
+}
+
+static void check_stages(const char *ranges, int pp, const char *expected) {
+    depth_plan *p = NULL;
+    layout *l = NULL;
+    char got[256] = "";
+    ok(depth_from_ranges(100, ranges, &p));
+    ok(layout_make(p, pp, NULL, &l));
+    for (int i = 0, n = 0; i < pp; i++)
+        n += snprintf(got + n, sizeof got - (size_t)n, "%s%d", i ? "|" : "", l->first[i + 1] - l->first[i]);
+    if (strcmp(got, expected)) fail_msg("%s on %d stages: %s, expected %s", ranges, pp, got, expected);
+    layout_free(l);
+    depth_free(p);
+}
+
+static void test_known_layouts(void **state) {
+    (void)state;
+    check_stages("0-23,8-31", 1, "48");
+    check_stages("0-23,8-31", 2, "24|24");
+    check_stages("0-23,8-31", 4, "12|12|12|12");
+    check_stages("0-23,8-31", 8, "6|6|6|6|6|6|6|6");
+    check_stages("0-3,1-4", 3, "4|2|2");
+    check_stages("0-3,1-4", 8, "1|1|1|1|1|1|1|1");
+    check_stages("0-7", 3, "3|3|2");
+    check_stages("0-9,0-1", 3, "5|5|2");
+    check_stages("0-4,0-4", 4, "3|2|3|2");
+    check_stages("0-3,2-5,4-7", 2, "8|4");
+    check_stages("0-1,1-8,8-9", 2, "10|2");
+    check_stages("0,0,0,0,0", 2, "3|2");
+    check_stages("0,0,0,0,0", 5, "1|1|1|1|1");
+}
+
+typedef struct search {
+    const depth_plan *plan;
+    int pp, most_seams, best; // best: smallest largest stage among those with most_seams on boundaries
+} search;
+
+static bool is_seam(const depth_plan *p, int layer) {
+    for (int i = 0; i < p->seams; i++)
+        if (p->seam[i] == layer) return true;
+    return false;
+}
+
+// All ways to cut the rest of the layers.
+static void try_all(search *s, int stage, int start, int seams, int largest) {
+    if (stage == s->pp - 1) {
+        int last = s->plan->layers - start;
+        if (last > largest) largest = last;
+        if (seams > s->most_seams) s->most_seams = seams, s->best = INT_MAX;
+        if (seams == s->most_seams && largest < s->best) s->best = largest;
+        return;
+    }
+    for (int next = start + 1; next <= s->plan->layers - (s->pp - 1 - stage); next++)
+        try_all(s, stage + 1, next, seams + is_seam(s->plan, next),
+                next - start > largest ? next - start : largest);
+}
+
+static void check_against_search(const depth_plan *p, int pp) {
+    layout *l = NULL;
+    ok(layout_make(p, pp, NULL, &l));
+    int largest = 0, seams = 0;
+    assert_int_equal(l->first[0], 0);
+    assert_int_equal(l->first[pp], p->layers);
+    for (int i = 0; i < pp; i++) {
+        int size = l->first[i + 1] - l->first[i];
+        assert_true(size >= 1);
+        if (size > largest) largest = size;
+        if (i > 0) seams += is_seam(p, l->first[i]);
+    }
+    for (int layer = 0; layer < p->layers; layer++) {
+        int stage = layout_stage(l, layer);
+        assert_true(l->first[stage] <= layer && layer < l->first[stage + 1]);
+    }
+    search s = {.plan = p, .pp = pp, .most_seams = -1, .best = INT_MAX};
+    try_all(&s, 0, 0, 0, 0);
+    assert_int_equal(seams, s.most_seams);
+    assert_int_equal(largest, s.best);
+    layout_free(l);
+}
+
+static void test_layouts_are_the_best(void **state) {
+    (void)state;
+    static const char *const plans[] = {"0-9",       "0-5,2-7",     "0-8,1",
+                                        "0,1-9",     "0-2,1-3,2-5", "0-1,0-4,3-5",
+                                        "0,0,0,1-6", "5,4,3,2,1,0", "0-3,3,3,4-7,0-1"};
+    for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
+        depth_plan *p = NULL;
+        ok(depth_from_ranges(10, plans[i], &p));
+        for (int pp = 1; pp <= p->layers && pp <= 7; pp++) check_against_search(p, pp);
+        depth_free(p);
+    }
+}
+
+static void test_halves_are_balanced(void **state) {
+    (void)state;
+    for (int n = 2; n <= 20; n++)
+        for (int pp = 2; pp <= 2 * (n - 1); pp++) {
+            depth_plan *p = NULL;
+            layout *l = NULL;
+            ok(depth_from_m(n, 1, &p));
+            ok(layout_make(p, pp, NULL, &l));
+            for (int half = 0; half < 2 && p->seams == 1; half++) {
+                int low = INT_MAX, high = 0;
+                for (int i = 0; i < pp; i++) {
+                    if ((l->first[i] >= p->seam[0]) != half) continue;
+                    int size = l->first[i + 1] - l->first[i];
+                    low = size < low ? size : low;
+                    high = size > high ? size : high;
+                }
+                assert_true(high - low <= 1);
+            }
+            layout_free(l);
+            depth_free(p);
+        }
+}
+
+static void test_explicit_counts(void **state) {
+    (void)state;
+    depth_plan *p = NULL;
+    layout *l = NULL;
+    ok(depth_from_m(5, 1, &p));
+    ok(layout_make(p, 3, (int[]){5, 1, 2}, &l));
+    assert_memory_equal(l->first, ((int[]){0, 5, 6, 8}), 4 * sizeof(int));
+    assert_int_equal(layout_stage(l, 5), 1);
+    layout_free(l);
+    l = NULL;
+    expect(layout_make(p, 3, (int[]){5, 1, 1}, &l), "add up to 7, the model has 8");
+    expect(layout_make(p, 3, (int[]){5, 4, 1}, &l), "at least 9");
+    expect(layout_make(p, 3, (int[]){8, 0, 0}, &l), "stage 1 has 0 layers");
+    expect(layout_make(p, 2, (int[]){INT_MAX, INT_MAX}, &l), "at least 2147483647");
+    expect(layout_make(p, 9, NULL, &l), "at most 8");
+    expect(layout_make(p, 0, NULL, &l), "at least 1");
+    assert_null(l);
+    depth_free(p);
+    layout_free(NULL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_rank_has_its_place),
+        cmocka_unit_test(test_bad_meshes),
+        cmocka_unit_test(test_known_layouts),
+        cmocka_unit_test(test_layouts_are_the_best),
+        cmocka_unit_test(test_halves_are_balanced),
+        cmocka_unit_test(test_explicit_counts),
+    };
+    return cmocka_run_group_tests_name("mesh", tests, NULL, NULL);
+}
