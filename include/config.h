@@ -12,9 +12,9 @@
 #include "err.h"
 
 typedef struct source_config {
-    char *name;     // default: the file pattern
-    char *files;    // path or glob, relative to the config file's directory if not found from here
-    double weight;  // > 0; shares are weight / sum of weights
+    char *name;     // default: the file's name without .h5, for a pattern its directory
+    char *files;    // path or glob; config_load makes it absolute
+    double weight;  // train only: > 0; shares are weight / sum of weights
     int64_t samples; // valid only: 0 means all
 } source_config;
 
@@ -77,9 +77,13 @@ typedef struct config {
 } config;
 
 // Reads a file, applies `set` ("path.to.key=value", value in YAML), checks everything. ERR_CONFIG:
-// "file:line:column: found ..., expected ..., (nearest known key)". Not collective: rank 0 does this and
-// broadcasts config_dump's text, other ranks config_parse it.
-err *config_load(const char *path, const char *const *set, int n_set, config **out);
+// "file:line:column: found ..., expected ..., (nearest known key)". A `set` without "=" is ERR_USAGE.
+// Paths become absolute: run.dir from the current directory; model.base and token files from the current
+// directory if they are there, else from the config file's if there, else again the current one. With
+// `check_files`, what is to be read must be there. Not collective: rank 0 does this and broadcasts
+// config_dump's text, other ranks config_parse it.
+err *config_load(const char *path, const char *const *set, int n_set, bool check_files, config **out);
+// Reads what config_dump wrote: the same checks, but paths are taken as they are.
 err *config_parse(const char *text, const char *where, config **out);
 void config_free(config *c);
 // The resolved config as YAML text, every key present; caller frees. config_parse(config_dump(c)) == c.
