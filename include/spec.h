@@ -37,6 +37,8 @@ err *spec_parse(json_t *config, const char *where, model_spec **out);
 // `config` is the document to write beside the weights.
 err *spec_deepen(const model_spec *base, const depth_plan *plan, model_spec **out);
 void spec_free(model_spec *s);
+// Writes the document as DIR/config.json (atomically), numbers as short as they can be without change.
+err *spec_save(const model_spec *s, const char *dir);
 
 // cos/sin tables [positions, head_dim/2] in fp32, computed in fp64; caller owns both arrays.
 // Source of the llama3 formula: Transformers modeling_rope_utils.py.

@@ -17,6 +17,12 @@ static const err no_memory = {ERR_SYSTEM, (char *)"out of memory (while reportin
 
 static bool is_static(const err *e) { return e == &no_memory; }
 
+// Names out of a user's file end up in messages: no escape sequence of theirs reaches a terminal.
+static void disarm(char *text) {
+    for (; *text; text++)
+        if (((unsigned char)*text < ' ' && *text != '\n' && *text != '\t') || *text == 127) *text = '?';
+}
+
 // Takes text; gives the static error where memory is short.
 static err *make(err_code code, char *text) {
     err *e = text ? malloc(sizeof *e) : NULL;
@@ -24,6 +30,7 @@ static err *make(err_code code, char *text) {
         free(text);
         return (err *)&no_memory;
     }
+    disarm(text);
     e->code = code;
     e->text = text;
     return e;
@@ -66,6 +73,7 @@ err *err_wrap(err *e, const char *fmt, ...) {
     va_end(ap);
     char *text = context ? join(context, e->text) : NULL;
     free(context);
+    if (text) disarm(text);
     if (!text) return e; // the message without its context is worth more than neither
     free(e->text);
     e->text = text;

@@ -43,6 +43,13 @@ static void test_long_message_is_whole(void **state) {
     err_free(e);
 }
 
+static void test_no_escape_sequence_gets_through(void **state) {
+    (void)state;
+    err *e = err_wrap(err_new(ERR_INPUT, "tensor \033[2Ja\n\xc3\xa9"), "file \r%c", 127);
+    assert_string_equal(err_text(e), "file ??: tensor ?[2Ja\n\xc3\xa9");
+    err_free(e);
+}
+
 static void test_errno_text(void **state) {
     (void)state;
     err *e = err_errno(ENOENT, "cannot open %s", "f");
@@ -122,10 +129,15 @@ static void test_clock_moves_forward(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_null_is_success),       cmocka_unit_test(test_message_and_context),
-        cmocka_unit_test(test_long_message_is_whole), cmocka_unit_test(test_errno_text),
-        cmocka_unit_test(test_first_keeps_the_first), cmocka_unit_test(test_try_cleans_up),
-        cmocka_unit_test(test_format_figures),        cmocka_unit_test(test_clock_moves_forward),
+        cmocka_unit_test(test_null_is_success),
+        cmocka_unit_test(test_message_and_context),
+        cmocka_unit_test(test_long_message_is_whole),
+        cmocka_unit_test(test_errno_text),
+        cmocka_unit_test(test_no_escape_sequence_gets_through),
+        cmocka_unit_test(test_first_keeps_the_first),
+        cmocka_unit_test(test_try_cleans_up),
+        cmocka_unit_test(test_format_figures),
+        cmocka_unit_test(test_clock_moves_forward),
     };
     return cmocka_run_group_tests_name("err", tests, NULL, NULL);
 }
