@@ -53,7 +53,8 @@ rm -f "$root.log"
 cp /etc/resolv.conf "$root/etc/resolv.conf"
 [ ! -f /etc/apt/apt.conf ] || cp /etc/apt/apt.conf "$root/etc/apt/apt.conf"
 mount -t proc proc "$root/proc"
-mount --rbind /dev "$root/dev"
+mount --bind --make-private /dev "$root/dev" # private: nothing done here reaches the machine's own /dev
+mount -t tmpfs tmpfs "$root/dev/shm"
 
 rm -rf "$root/solar"
 git clone -q --no-hardlinks "file://$PWD" "$root/solar"
