@@ -15,6 +15,8 @@
 #ifndef SOLAR_ERR_H
 #define SOLAR_ERR_H
 
+#include <stdbool.h>
+
 // The code decides the exit status of the program (README, "Exit codes").
 typedef enum err_code {
     ERR_OK = 0,
@@ -43,6 +45,10 @@ err *err_first(err *first, err *second);
 err_code err_get_code(const err *e); // ERR_OK for NULL
 const char *err_text(const err *e);  // "" for NULL; valid until the error is wrapped or freed
 void err_free(err *e);
+// Marks an error as one that every rank returns alike, so that one of them reports it and all end in order. An error
+// without the mark may be one rank's alone: its rank reports it and ends all. Wrapping keeps the mark.
+err *err_share(err *e);
+bool err_is_shared(const err *e);
 
 // For functions with a local `err *e = NULL` and a `done:` label.
 #define TRY(expr)                                                                                  \

@@ -26,6 +26,8 @@ typedef struct st_set st_set;
 // dtype != length, offsets out of range, overlapping or with holes, an index that disagrees with the
 // files: ERR_INPUT naming file and tensor. Not collective.
 err *st_open(const char *path, st_set **out);
+// These files as one set, checked in the same way.
+err *st_open_files(const char *const *paths, int count, st_set **out);
 void st_close(st_set *s);
 int st_count(const st_set *s);
 const st_tensor *st_at(const st_set *s, int i); // in order of file, then offset

@@ -332,6 +332,31 @@ err *comm_barrier(comm *c) {
     return comm_sum_world(c, &zero, 1);
 }
 
+typedef struct verdict {
+    int code;
+    char host[64], text[960];
+} verdict;
+
+err *comm_agree(comm *c, err *mine) {
+    err *e = NULL;
+    verdict v = {.code = (int)err_get_code(mine)};
+    verdict *all = calloc((size_t)c->world.size, sizeof *all);
+    if (!all) return err_first(mine, err_new(ERR_SYSTEM, "out of memory for the ranks' verdicts"));
+    snprintf(v.host, sizeof v.host, "%s", c->host);
+    snprintf(v.text, sizeof v.text, "%s", err_text(mine));
+    TRY(comm_collect(c, &v, all, sizeof v));
+    for (int r = 0; r < c->world.size && !e; r++) {
+        if (all[r].code == ERR_OK) continue;
+        e = err_new((err_code)all[r].code, "%s", all[r].text);
+        if (c->world.size > 1) e = err_wrap(e, "rank %d (host %s)", r, all[r].host);
+        err_share(e);
+    }
+done:
+    free(all);
+    err_free(mine);
+    return e;
+}
+
 // ---- point to point
 
 err *comm_send(comm *c, int peer, int tag, dtype dt, const void *buf, int64_t n, transfer *t) {

@@ -53,6 +53,9 @@ err *comm_sum_world(comm *c, double *values, int n);
 // Host data: everyone's bytes to `all` [world][bytes] on every rank. Collective over all ranks.
 err *comm_collect(comm *c, const void *mine, void *all, size_t bytes);
 err *comm_barrier(comm *c);
+// Every rank passes its own success or failure (taken over); all return the failure of the lowest rank that
+// has one, with that rank's number and host, or NULL. Collective over all ranks.
+err *comm_agree(comm *c, err *mine);
 
 // A message on its way. Matching send and receive name each other's rank and the same tag; n elements of dt.
 typedef struct transfer {

@@ -9,11 +9,12 @@
 
 struct err {
     err_code code;
+    bool shared;
     char *text;
 };
 
 // What is returned when there is no memory to describe an error. Never written to, never freed.
-static const err no_memory = {ERR_SYSTEM, (char *)"out of memory (while reporting an error)"};
+static const err no_memory = {ERR_SYSTEM, false, (char *)"out of memory (while reporting an error)"};
 
 static bool is_static(const err *e) { return e == &no_memory; }
 
@@ -32,6 +33,7 @@ static err *make(err_code code, char *text) {
     }
     disarm(text);
     e->code = code;
+    e->shared = false;
     e->text = text;
     return e;
 }
@@ -85,6 +87,13 @@ err *err_first(err *first, err *second) {
     err_free(second);
     return first;
 }
+
+err *err_share(err *e) {
+    if (e && !is_static(e)) e->shared = true;
+    return e;
+}
+
+bool err_is_shared(const err *e) { return e && e->shared; }
 
 err_code err_get_code(const err *e) { return e ? e->code : ERR_OK; }
 

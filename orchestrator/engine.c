@@ -1,0 +1,91 @@
+#include "engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../worker/weights.h"
+#include "log.h"
+
+err *blueprint_make(const char *dir, int64_t m, const char *layers, int pp, const int *counts,
+                    blueprint *out) {
+    err *e = NULL;
+    *out = (blueprint){0};
+    TRY(spec_load(dir, &out->base));
+    int n = (int)out->base->layers;
+    if (layers)
+        TRY(depth_from_ranges(n, layers, &out->plan));
+    else if (m >= 0)
+        TRY(depth_from_m(n, (int)m, &out->plan));
+    else
+        TRY(depth_identity(n, &out->plan));
+    TRY(spec_deepen(out->base, out->plan, &out->spec));
+    TRY(layout_make(out->plan, pp, counts, &out->stages));
+    TRY(table_make(out->spec, out->plan, out->stages, &out->table));
+    return NULL;
+done:
+    blueprint_free(out);
+    return e;
+}
+
+void blueprint_free(blueprint *b) {
+    table_free(b->table);
+    layout_free(b->stages);
+    depth_free(b->plan);
+    spec_free(b->spec);
+    spec_free(b->base);
+    *b = (blueprint){0};
+}
+
+err *device_open(const char *kind, const world *w, int threads, device **out) {
+    bool automatic = strcmp(kind, "auto") == 0;
+    if (strcmp(kind, "cpu") == 0) return cpu_open(threads, out);
+    err *e = cuda_open(w->local_rank, out);
+    if (!e || !automatic) return e;
+    err_free(e);
+    return cpu_open(threads, out);
+}
+
+static err *load_base(engine *g, const char *dir) {
+    err *e = NULL;
+    st_set *files = NULL;
+    bool deepened = !g->b.plan->identity;
+    TRY(st_open(dir, &files));
+    TRY(table_check_files(g->b.table, files, deepened));
+    TRY(weights_load(g->p, files, deepened));
+done:
+    st_close(files);
+    return e;
+}
+
+static err *build(const engine_options *o, const world *w, engine *g) {
+    err *e = NULL;
+    part_shape shape = {
+        .dt = o->dt, .use = o->use, .batch = o->batch, .rows = o->rows, .slots = 1, .micro = 1};
+    int threads = o->threads ? o->threads : world_threads(w);
+    TRY(mesh_make(w->size, w->rank, o->pp, o->tp, &g->m));
+    TRY(blueprint_make(o->dir, o->m, o->layers, o->pp, NULL, &g->b));
+    TRY(device_open(o->device, w, threads, &g->dev));
+    TRY(part_make(g->b.spec, g->b.plan, g->b.stages, g->b.table, &g->m, &shape, g->dev, &g->p));
+    TRY(load_base(g, o->dir));
+done:
+    return e;
+}
+
+err *engine_open(const engine_options *o, const world *w, engine *g) {
+    err *e = NULL;
+    *g = (engine){0};
+    TRY(world_agree(w, build(o, w, g)));
+    TRY(comm_open(&g->m, g->dev, g->b.spec->kv_heads, g->b.spec->tied, o->limit, &g->c));
+    return NULL;
+done:
+    engine_close(g);
+    return e;
+}
+
+void engine_close(engine *g) {
+    part_free(g->p);
+    comm_close(g->c);
+    if (g->dev) g->dev->ops->close(g->dev);
+    blueprint_free(&g->b);
+    *g = (engine){0};
+}

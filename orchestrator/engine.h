@@ -1,0 +1,72 @@
+// What every command that runs a model on a mesh has in common: MPI, the device, the model's description, its
+// depth plan and layout, and the communicator.
+#ifndef SOLAR_ENGINE_H
+#define SOLAR_ENGINE_H
+
+#include "../worker/comm.h"
+#include "../worker/part.h"
+#include "depth.h"
+#include "safetensors.h"
+#include "spec.h"
+#include "table.h"
+
+// ---- MPI, before there is a mesh
+typedef struct world {
+    int size, rank;
+    int local_size, local_rank; // among the ranks of this host
+} world;
+// Starts MPI. Checks the world against what the launcher said (SLURM_NTASKS of a step, OMPI_COMM_WORLD_SIZE),
+// so that N ranks meant never become N trainings of one rank. Collective.
+err *world_open(int *argc, char ***argv, world *out);
+// Ends MPI. An error that all ranks share is printed by rank 0; one that may be this rank's alone is printed
+// here, and all ranks are ended with its exit status. Takes e over, returns the exit status.
+int world_close(const char *command, const world *w, err *e);
+// Rank 0's text, or its error, to all ranks; `text` is rank 0's (taken over), *out the caller's to free.
+// Collective.
+err *world_share(const world *w, err *e, char *text, char **out);
+// Every rank passes its own success or failure; all return that of the lowest rank that failed. Collective.
+err *world_agree(const world *w, err *mine);
+// Cores this rank may use: what the launcher bound it to, else its share of the host.
+int world_threads(const world *w);
+
+// ---- a model on paper: its description, depth, layout and tensors; no weights, no MPI
+typedef struct blueprint {
+    model_spec *base, *spec; // spec: after the depth plan
+    depth_plan *plan;
+    layout *stages;
+    table *table;
+} blueprint;
+// m < 0 and layers NULL: the base as it is. counts: explicit layers per stage or NULL.
+err *blueprint_make(const char *dir, int64_t m, const char *layers, int pp, const int *counts,
+                    blueprint *out);
+void blueprint_free(blueprint *b);
+
+// ---- device
+// kind "auto" takes a GPU when there is one (index: local rank modulo GPUs), else the CPU; "cpu"; "cuda".
+err *device_open(const char *kind, const world *w, int threads, device **out);
+
+// ---- a model for inference, loaded over a mesh
+typedef struct engine_options {
+    const char *dir;    // model directory
+    int64_t m;          // -1: none
+    const char *layers; // NULL: none
+    int pp, tp;
+    dtype dt;
+    part_use use; // PART_INFER or PART_CACHE
+    int64_t batch, rows;
+    int threads; // 0: world_threads
+    const char *device;
+    double limit; // seconds
+} engine_options;
+typedef struct engine {
+    blueprint b;
+    mesh m;
+    device *dev;
+    comm *c;
+    part *p;
+} engine;
+// Collective over all ranks; every rank returns the same verdict.
+err *engine_open(const engine_options *o, const world *w, engine *out);
+void engine_close(engine *g);
+
+#endif

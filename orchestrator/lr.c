@@ -1,0 +1,16 @@
+#include "lr.h"
+
+#include <math.h>
+
+double learning_rate(const config *c, int64_t step) {
+    double lr = c->optimizer.lr, low = c->schedule.min_lr;
+    int64_t warmup = c->schedule.warmup, steps = c->train.steps, decay = c->schedule.decay;
+    if (step <= warmup) return lr * (double)step / (double)warmup;
+    if (c->schedule.kind == SCHED_CONSTANT) return lr;
+    int64_t from = c->schedule.kind == SCHED_WSD ? steps - decay : warmup;
+    if (step <= from || steps == from) return lr;
+    double part = (double)(step - from) / (double)(steps - from);
+    if (part > 1) part = 1;
+    double share = c->schedule.kind == SCHED_COSINE ? (1 + cos(3.14159265358979323846 * part)) / 2 : 1 - part;
+    return low + (lr - low) * share;
+}

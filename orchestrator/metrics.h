@@ -1,0 +1,23 @@
+// metrics.jsonl of a run: one JSON object a line, written by rank 0.
+//   {"step", "loss", "lr", "grad_norm", "tokens", "samples", "seconds", "tokens_per_s"}   every step
+//   {"step", "tokens", "valid": {name: loss}, "valid_loss", "base_valid_loss"}            an evaluation
+//   {"step": 0, "base_valid": {name: loss}, "base_valid_loss"}                            the base model
+//   {"step", "tokens", "recovered": true}                                                 recovery
+#ifndef SOLAR_METRICS_H
+#define SOLAR_METRICS_H
+
+#include <jansson.h>
+#include <stdint.h>
+
+#include "err.h"
+
+typedef struct metrics metrics;
+
+// Opens RUN/metrics.jsonl for appending; lines of steps after `step` (from a life that was killed before its
+// next checkpoint) are dropped first.
+err *metrics_open(const char *run_dir, int64_t step, metrics **out);
+// Writes and frees the object; flushed at once.
+err *metrics_write(metrics *m, json_t *line);
+void metrics_close(metrics *m);
+
+#endif

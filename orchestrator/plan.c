@@ -1,0 +1,162 @@
+#include "plan.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../worker/comm.h"
+#include "log.h"
+
+int *plan_counts(const config *c) {
+    if (!c->mesh.layers_per_stage) return NULL;
+    int *counts = calloc((size_t)c->mesh.n_layers_per_stage, sizeof *counts);
+    for (int i = 0; counts && i < c->mesh.n_layers_per_stage; i++)
+        counts[i] = (int)c->mesh.layers_per_stage[i];
+    return counts;
+}
+
+err *plan_shape(const config *c, const mesh *m, part_shape *out) {
+    int64_t per = c->train.micro_batch * m->dp;
+    if (c->train.global_batch % per)
+        return err_new(
+            ERR_CONFIG,
+            "train.global_batch %lld cannot be dealt to %d data-parallel rank(s) in micro-batches of %lld: "
+            "it must be a multiple of %lld",
+            (long long)c->train.global_batch, m->dp, (long long)c->train.micro_batch, (long long)per);
+    int64_t micro = c->train.global_batch / per;
+    *out = (part_shape){.dt = c->train.precision,
+                        .use = PART_TRAIN,
+                        .batch = c->train.micro_batch,
+                        .rows = c->data.seq_len,
+                        .slots = part_slots(m, micro),
+                        .micro = (int)micro};
+    return NULL;
+}
+
+static const char *plural(int64_t n) { return n == 1 ? "" : "s"; }
+
+static void print_model(FILE *out, const blueprint *b) {
+    const model_spec *s = b->spec;
+    char *plan = depth_text(b->plan);
+    fprintf(out, "model     %s, hidden %lld, %lld/%lld heads of %lld, ffn %lld, vocabulary %lld%s\n",
+            s->family, (long long)s->hidden, (long long)s->heads, (long long)s->kv_heads,
+            (long long)s->head_dim, (long long)s->ffn, (long long)s->vocab, s->tied ? " (tied head)" : "");
+    fprintf(out, "depth     %d -> %d layers (%s), %d seam%s; parameters %lld -> %lld\n", b->plan->base_layers,
+            b->plan->layers, plan, b->plan->seams, plural(b->plan->seams),
+            (long long)spec_parameters(b->base), (long long)spec_parameters(s));
+    free(plan);
+}
+
+static bool is_seam(const depth_plan *p, int layer) {
+    for (int i = 0; i < p->seams; i++)
+        if (p->seam[i] == layer) return true;
+    return false;
+}
+
+// One line for every run of consecutive donors within a stage.
+static void print_layers(FILE *out, const blueprint *b) {
+    const depth_plan *p = b->plan;
+    for (int stage = 0; stage < b->stages->stages; stage++) {
+        int end = b->stages->first[stage + 1];
+        for (int i = b->stages->first[stage], last; i < end; i = last) {
+            for (last = i + 1; last < end && !is_seam(p, last);) last++;
+            bool inside = is_seam(p, i) && i != b->stages->first[stage];
+            if (is_seam(p, i))
+                fprintf(out, "          -- seam: donor %d, then %d%s --\n", p->donor[i - 1], p->donor[i],
+                        inside ? ", inside a stage" : "");
+            fprintf(out, "layers    stage %d: %3d-%-3d from base %d-%d\n", stage, i, last - 1, p->donor[i],
+                    p->donor[last - 1]);
+        }
+    }
+}
+
+static err *count_rank(const config *c, const blueprint *b, const mesh *m, size_t bytes[MEM_CLASSES]) {
+    err *e = NULL;
+    part_shape shape;
+    part *p = NULL;
+    TRY(plan_shape(c, m, &shape));
+    TRY(part_make(b->spec, b->plan, b->stages, b->table, m, &shape, NULL, &p));
+    memcpy(bytes, p->mem.used, sizeof p->mem.used);
+done:
+    part_free(p);
+    return e;
+}
+
+static void print_bytes(FILE *out, int stage, int t, const size_t bytes[MEM_CLASSES]) {
+    char text[32];
+    double total = 0;
+    fprintf(out, "memory    stage %d tensor %d:", stage, t);
+    for (int k = 0; k < MEM_CLASSES; k++) {
+        total += (double)bytes[k];
+        format_bytes(text, (double)bytes[k]);
+        fprintf(out, " %s %s,", mem_class_name((mem_class)k), text);
+    }
+    format_bytes(text, total);
+    fprintf(out, " total %s\n", text);
+}
+
+// Tensor ranks of a stage that need the same are told once.
+static err *print_memory(FILE *out, const config *c, const blueprint *b, const mesh *first) {
+    err *e = NULL;
+    char text[32];
+    for (int p = 0; p < first->pp; p++) {
+        size_t last[MEM_CLASSES] = {0};
+        for (int t = 0; t < first->tp; t++) {
+            size_t bytes[MEM_CLASSES];
+            mesh m = *first;
+            m.p = p;
+            m.t = t;
+            TRY(count_rank(c, b, &m, bytes));
+            if (memcmp(last, bytes, sizeof bytes) != 0) print_bytes(out, p, t, bytes);
+            memcpy(last, bytes, sizeof bytes);
+        }
+    }
+    format_bytes(text, (double)comm_scratch_bytes());
+    fprintf(out, "          and %s of host memory per rank for communication\n", text);
+done:
+    return e;
+}
+
+static void print_step(FILE *out, const config *c, const blueprint *b, const mesh *m) {
+    const model_spec *s = b->spec;
+    int64_t micro = c->train.global_batch / c->train.micro_batch / m->dp, L = c->data.seq_len;
+    double flop = 6.0 * (double)spec_parameters(s) +
+                  12.0 * (double)s->layers * (double)(s->heads * s->head_dim) * (double)L;
+    fprintf(out,
+            "step      %lld samples x %lld tokens = %lld tokens; %lld micro-batch%s of %lld a data rank; "
+            "1F1B idle "
+            "share %.1f %%\n",
+            (long long)c->train.global_batch, (long long)L, (long long)(c->train.global_batch * L),
+            (long long)micro, micro == 1 ? "" : "es", (long long)c->train.micro_batch,
+            100.0 * (m->pp - 1) / (double)(micro + m->pp - 1));
+    fprintf(out, "run       %lld steps, %.4g tokens; %.4g FLOP a token (6N + 12 L h s), %.4g in all\n",
+            (long long)c->train.steps, (double)c->train.steps * (double)(c->train.global_batch * L), flop,
+            flop * (double)c->train.steps * (double)(c->train.global_batch * L));
+}
+
+err *plan_print(FILE *out, const config *c, const blueprint *b, int world) {
+    err *e = NULL;
+    mesh m;
+    part_shape shape;
+    TRY(mesh_make(world, 0, (int)c->mesh.pipeline, (int)c->mesh.tensor, &m));
+    TRY(table_check_tp(b->spec, m.tp));
+    TRY(plan_shape(c, &m, &shape));
+    print_model(out, b);
+    fprintf(out, "mesh      %d rank%s = data %d x pipeline %d x tensor %d, %s\n", world, plural(world), m.dp,
+            m.pp, m.tp, c->train.precision == DT_F32 ? "fp32" : "bf16 with fp32 master weights");
+    print_layers(out, b);
+    TRY(print_memory(out, c, b, &m));
+    print_step(out, c, b, &m);
+done:
+    return e;
+}
+
+err *plan_text(const config *c, const blueprint *b, int world, char **out) {
+    size_t bytes;
+    *out = NULL;
+    FILE *f = open_memstream(out, &bytes);
+    if (!f) return err_errno(errno, "out of memory for the plan");
+    err *e = plan_print(f, c, b, world);
+    fclose(f);
+    return e;
+}

@@ -1,0 +1,20 @@
+// The plan of a run, as a page of text: layer map, mesh, bytes per rank, work per step. Needs neither MPI nor
+// memory for a model: sizes come from counting the very allocations that the worker makes.
+#ifndef SOLAR_PLAN_H
+#define SOLAR_PLAN_H
+
+#include <stdio.h>
+
+#include "config.h"
+#include "engine.h"
+
+// Shape of the training part of the rank at m under a config.
+err *plan_shape(const config *c, const mesh *m, part_shape *out);
+// Prints the plan for `world` ranks. Errors say why the plan cannot be met.
+err *plan_print(FILE *out, const config *c, const blueprint *b, int world);
+// As plan_print, into a string that the caller frees.
+err *plan_text(const config *c, const blueprint *b, int world, char **out);
+// Explicit layers per stage of the config as ints (caller frees), NULL when there are none.
+int *plan_counts(const config *c);
+
+#endif

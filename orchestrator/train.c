@@ -1,0 +1,162 @@
+#include "train.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "log.h"
+#include "lr.h"
+
+// ---- signals: the one thing a process cannot be told otherwise
+
+static volatile sig_atomic_t signalled;
+
+static void note_signal(int s) {
+    (void)s;
+    signalled = 1;
+}
+
+void training_catch_signals(void) {
+    static const int list[] = {SIGTERM, SIGINT, SIGUSR1};
+    struct sigaction a = {.sa_handler = note_signal, .sa_flags = SA_RESTART};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) sigaction(list[i], &a, NULL);
+}
+
+bool training_signalled(void) { return signalled != 0; }
+
+// ---- telling people
+
+static void progress_text(const training *t, const step_report *r, double lr, double seconds, char out[192]) {
+    const config *c = t->cfg;
+    int64_t step = t->state.step, left = c->train.steps - step;
+    double each = (now_seconds() - t->begin) / (double)(step - t->first_step);
+    char time[32];
+    format_time(time, each * (double)left);
+    snprintf(out, 192, "step %lld/%lld  loss %.4f  lr %.3g  norm %.3g  %.0f tokens/s  left %s",
+             (long long)step, (long long)c->train.steps, t->loss_sum / (double)t->loss_count, lr,
+             r->grad_norm, (double)(c->train.global_batch * c->data.seq_len) / seconds, time);
+}
+
+static err *tell(training *t, const step_report *r, double lr, double seconds, progress *line) {
+    const run_state *s = &t->state;
+    char text[192];
+    if (t->m.rank) return NULL;
+    t->loss_sum += r->loss;
+    t->loss_count++;
+    progress_text(t, r, lr, seconds, text);
+    bool mark = s->step % t->cfg->log.every == 0 || s->step == t->cfg->train.steps;
+    if (line->tty)
+        progress_line(line, mark, "%s", text);
+    else if (mark)
+        log_info("%s", text);
+    if (mark) t->loss_sum = 0, t->loss_count = 0;
+    double tokens = (double)(t->cfg->train.global_batch * t->cfg->data.seq_len);
+    return metrics_write(t->log,
+                         json_pack("{s:I, s:f, s:f, s:f, s:I, s:I, s:f, s:f}", "step", (json_int_t)s->step,
+                                   "loss", r->loss, "lr", lr, "grad_norm", r->grad_norm, "tokens",
+                                   (json_int_t)s->tokens, "samples", (json_int_t)s->samples_consumed,
+                                   "seconds", seconds, "tokens_per_s", tokens / seconds));
+}
+
+static err *not_finite(const training *t, const step_report *r) {
+    uint64_t first = t->state.samples_consumed;
+    return err_share(err_new(ERR_NUMERIC,
+                             "step %lld: loss %g, gradient norm %g; the weights were not touched. Samples "
+                             "%llu to %llu of the run. "
+                             "Lower optimizer.lr, set optimizer.clip_norm, or look at these samples",
+                             (long long)t->state.step + 1, r->loss, r->grad_norm, (unsigned long long)first,
+                             (unsigned long long)first + (unsigned long long)t->cfg->train.global_batch - 1));
+}
+
+// ---- one step, and what may follow it
+
+static err *take_step(training *t, step_report *r, progress *line) {
+    err *e = NULL;
+    const config *c = t->cfg;
+    const int32_t *rows = NULL;
+    double start = now_seconds(), lr = learning_rate(c, t->state.step + 1);
+    step_options o = {.lr = lr,
+                      .beta1 = c->optimizer.beta1,
+                      .beta2 = c->optimizer.beta2,
+                      .eps = c->optimizer.eps,
+                      .weight_decay = c->optimizer.weight_decay,
+                      .clip_norm = c->optimizer.clip_norm};
+    if (t->p->first || t->p->last) TRY(stream_next(t->data, &rows));
+    TRY(train_step(t->t, t->state.step + 1, &o, rows, training_signalled(), r));
+    if (!r->finite) {
+        e = not_finite(t, r);
+        goto done;
+    }
+    t->state.step++;
+    t->state.samples_consumed += (uint64_t)c->train.global_batch;
+    t->state.tokens += c->train.global_batch * c->data.seq_len;
+    TRY(tell(t, r, lr, now_seconds() - start, line));
+done:
+    return e;
+}
+
+// A save that fails leaves the older checkpoints and the run as they are; it is tried again at the next
+// interval, and at the end it is an error.
+static err *save(training *t, bool must) {
+    const char *name = t->cfg->model.base;
+    save_options o = {
+        .run_dir = t->cfg->run.dir, .extras_from = name, .spec = t->b.spec, .keep = t->cfg->checkpoint.keep};
+    double start = now_seconds();
+    err *e = checkpoint_save(t->p, t->c, &o, &t->state);
+    if (!e && t->m.rank == 0)
+        log_info("saved checkpoints/step-%08lld in %.1f s", (long long)t->state.step, now_seconds() - start);
+    if (!e || must || err_get_code(e) == ERR_PEER) return e;
+    if (t->m.rank == 0)
+        log_warn("%s; training goes on, the next save comes at the usual interval", err_text(e));
+    err_free(e);
+    return NULL;
+}
+
+static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+static void say_end(const training *t) {
+    const run_state *s = &t->state;
+    if (t->m.rank) return;
+    log_info("done: %lld steps, %lld tokens; %s/latest is a Hugging Face model", (long long)s->step,
+             (long long)s->tokens, t->cfg->run.dir);
+    if (s->recovered_step >= 0)
+        log_info("recovered after %lld steps, %lld tokens", (long long)s->recovered_step,
+                 (long long)s->recovered_tokens);
+}
+
+static err *stopped(const training *t) {
+    return err_share(err_new(
+        ERR_RESUME, "stopped by a signal after step %lld of %lld, saved; run the same command to go on",
+        (long long)t->state.step, (long long)t->cfg->train.steps));
+}
+
+err *training_run(training *t) {
+    err *e = NULL;
+    const config *c = t->cfg;
+    run_state *s = &t->state;
+    step_report r = {0};
+    progress line;
+    bool end = false;
+    progress_start(&line);
+    if (s->step >= c->train.steps && t->m.rank == 0)
+        log_info("nothing to do: all %lld steps are done", (long long)s->step);
+    if (!t->resumed) TRY(evaluate_run(t));
+    t->begin = now_seconds();
+    t->first_step = s->step;
+    t->c->limit = c->timeout.step;
+    while (s->step < c->train.steps && !end) {
+        TRY(take_step(t, &r, &line));
+        end = r.signals > 0;
+        if (!end && (due(s->step, c->eval.every) || s->step == c->train.steps)) {
+            TRY(evaluate_run(t));
+            end = c->eval.stop_when_recovered && s->recovered_step >= 0;
+        }
+        bool last = end || s->step == c->train.steps;
+        if (last || due(s->step, c->checkpoint.every)) TRY(save(t, last));
+    }
+    if (r.signals > 0 && s->step < c->train.steps) return stopped(t);
+    say_end(t);
+done:
+    return e;
+}

@@ -1,0 +1,225 @@
+// From a config to a run that can take its next step.
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../worker/weights.h"
+#include "fsutil.h"
+#include "log.h"
+#include "plan.h"
+#include "train.h"
+
+// ---- mesh, device, communicators
+
+static err *open_mesh(training *t) {
+    err *e = NULL;
+    const config *c = t->cfg;
+    int *counts = plan_counts(c);
+    int threads = c->train.threads ? (int)c->train.threads : world_threads(t->w);
+    TRY(mesh_make(t->w->size, t->w->rank, (int)c->mesh.pipeline, (int)c->mesh.tensor, &t->m));
+    TRY(blueprint_make(c->model.base, c->model.has_dus ? c->model.dus_m : -1, c->model.dus_layers, t->m.pp,
+                       counts, &t->b));
+    TRY(table_check_tp(t->b.spec, t->m.tp));
+    TRY(device_open(c->train.device, t->w, threads, &t->dev));
+    if (t->w->rank == 0)
+        log_info("device %s, %d thread(s) a rank, %d rank(s) on this host of %d in all", t->dev->ops->name,
+                 threads, t->w->local_size, t->w->size);
+done:
+    free(counts);
+    return e;
+}
+
+// ---- run directory
+
+static err *write_text(const char *dir, const char *name, const char *text) {
+    char *path = path_join(dir, name);
+    err *e = write_file_atomic(path, text, strlen(text));
+    free(path);
+    return e;
+}
+
+static err *prepare_directory(training *t) {
+    err *e = NULL;
+    const char *dir = t->cfg->run.dir;
+    char *plan = NULL;
+    TRY(plan_text(t->cfg, &t->b, t->w->size, &plan));
+    fputs(plan, stderr);
+    TRY(make_dirs(dir));
+    checkpoint_clean(dir);
+    TRY(write_text(dir, "plan.txt", plan));
+    TRY(write_text(dir, "config.yaml", t->config_text));
+done:
+    free(plan);
+    return e;
+}
+
+// ---- data
+
+static err *tokenizer_hash(training *t) {
+    char *path = path_join(t->cfg->model.base, "tokenizer.model");
+    err *e = path_exists(path) ? sha256_file(path, t->tokenizer_sha256) : NULL;
+    free(path);
+    return e;
+}
+
+static err *open_data(training *t) {
+    err *e = NULL;
+    const config *c = t->cfg;
+    TRY(tokenizer_hash(t));
+    stream_check check = {.vocab = t->b.spec->vocab,
+                          .tokenizer_sha256 = *t->tokenizer_sha256 ? t->tokenizer_sha256 : NULL,
+                          .allow_mismatch = c->data.allow_tokenizer_mismatch};
+    if (c->data.n_valid > MAX_VALID)
+        FAIL(ERR_CONFIG, "data.valid names %d sets, at most %d are supported", c->data.n_valid, MAX_VALID);
+    TRY(stream_open(c->data.train, c->data.n_train, c->data.seq_len, (uint64_t)c->run.seed, c->data.shuffle,
+                    &check, &t->data));
+    for (int i = 0; i < c->data.n_valid; i++)
+        TRY(valid_open(&c->data.valid[i], c->data.seq_len, &check, &t->valid[i]));
+done:
+    return err_wrap(e, "opening the data");
+}
+
+// What fixes which sample stands at which position. Equal text, equal order.
+static char *data_order(const training *t) {
+    const config *c = t->cfg;
+    char *text = NULL;
+    size_t bytes;
+    FILE *f = open_memstream(&text, &bytes);
+    if (!f) return NULL;
+    fprintf(f, "seed %lld, seq_len %lld, shuffle %s", (long long)c->run.seed, (long long)c->data.seq_len,
+            c->data.shuffle ? "on" : "off");
+    for (int i = 0; i < c->data.n_train; i++)
+        fprintf(f, "; %s weight %.17g with %llu windows, %llu tokens", c->data.train[i].name,
+                c->data.train[i].weight, (unsigned long long)stream_windows(t->data, i),
+                (unsigned long long)stream_source_tokens(t->data, i));
+    fclose(f);
+    return text;
+}
+
+// ---- state: new, or from a checkpoint
+
+static err *new_state(training *t) {
+    t->state = (run_state){.seed = t->cfg->run.seed,
+                           .base_layers = t->b.plan->base_layers,
+                           .base_loss = NAN,
+                           .scaled_loss = NAN,
+                           .recovered_step = -1,
+                           .recovered_tokens = -1,
+                           .depth_plan = depth_text(t->b.plan),
+                           .data_order = data_order(t)};
+    return t->state.depth_plan && t->state.data_order
+               ? NULL
+               : err_new(ERR_SYSTEM, "out of memory for the run state");
+}
+
+// What a resumed run must have in common with its checkpoint.
+static err *check_state(training *t, const run_state *now) {
+    const run_state *s = &t->state;
+    if (strcmp(s->depth_plan, now->depth_plan) != 0)
+        return err_new(ERR_CONFIG,
+                       "the run was begun with layers %s of the base model, the config now says %s",
+                       s->depth_plan, now->depth_plan);
+    if (strcmp(s->data_order, now->data_order) == 0) return NULL;
+    if (t->accept_data) {
+        if (t->m.rank == 0) log_warn("the order of samples changes from here on, as accepted");
+        return NULL;
+    }
+    return err_new(
+        ERR_CONFIG,
+        "the order of samples would change in the middle of the run:\n  before: %s\n  now:    %s\nRestore "
+        "the former data settings, or pass --accept-data-change to go on with the new ones",
+        s->data_order, now->data_order);
+}
+
+static err *resume_state(training *t, const char *dir) {
+    err *e = NULL;
+    run_state now;
+    TRY(new_state(t));
+    now = t->state;
+    t->state = (run_state){0};
+    e = checkpoint_state(dir, &t->state);
+    if (!e) e = check_state(t, &now);
+    if (!e && t->accept_data) {
+        char *old = t->state.data_order;
+        t->state.data_order = now.data_order;
+        now.data_order = old;
+    }
+    run_state_free(&now);
+done:
+    return e;
+}
+
+// ---- weights
+
+static err *load_weights(training *t, const char *checkpoint) {
+    err *e = NULL;
+    st_set *files = NULL;
+    bool deepened = !t->b.plan->identity;
+    if (checkpoint) return checkpoint_load(t->p, checkpoint);
+    if (t->cfg->model.random) return weights_random(t->p, (uint64_t)t->cfg->run.seed);
+    TRY(st_open(t->cfg->model.base, &files));
+    TRY(table_check_files(t->b.table, files, deepened));
+    TRY(weights_load(t->p, files, deepened));
+done:
+    st_close(files);
+    return e;
+}
+
+static err *build_model(training *t, const char *checkpoint) {
+    err *e = NULL;
+    part_shape shape;
+    TRY(plan_shape(t->cfg, &t->m, &shape));
+    TRY(part_make(t->b.spec, t->b.plan, t->b.stages, t->b.table, &t->m, &shape, t->dev, &t->p));
+    TRY(load_weights(t, checkpoint));
+    TRY(trainer_open(t->p, t->c, t->cfg->train.global_batch, &t->t));
+done:
+    return e;
+}
+
+// ---- the whole
+
+static err *start_stream(training *t) {
+    int64_t rows = t->cfg->train.global_batch / t->m.dp;
+    if (!t->p->first && !t->p->last) return NULL;
+    return stream_start(t->data, t->state.samples_consumed, t->m.d * rows, rows, t->cfg->train.global_batch);
+}
+
+static err *open_log(training *t) {
+    return t->m.rank == 0 ? metrics_open(t->cfg->run.dir, t->resumed ? t->state.step : -1, &t->log) : NULL;
+}
+
+err *training_open(training *t) {
+    err *e = NULL;
+    char *checkpoint = NULL;
+    TRY(world_agree(t->w, open_mesh(t)));
+    TRY(comm_open(&t->m, t->dev, t->b.spec->kv_heads, t->b.spec->tied, t->cfg->timeout.start, &t->c));
+    TRY(comm_agree(t->c, t->m.rank == 0 ? prepare_directory(t) : NULL));
+    TRY(checkpoint_find(t->c, t->cfg->run.dir, &checkpoint));
+    TRY(comm_agree(t->c, open_data(t)));
+    t->resumed = checkpoint != NULL;
+    TRY(comm_agree(t->c, checkpoint ? resume_state(t, checkpoint) : new_state(t)));
+    TRY(comm_agree(t->c, open_log(t)));
+    if (!t->resumed) TRY(evaluate_base(t));
+    TRY(comm_agree(t->c, build_model(t, checkpoint)));
+    TRY(comm_agree(t->c, start_stream(t)));
+    if (t->resumed && t->m.rank == 0)
+        log_info("resuming from %s, step %lld", checkpoint, (long long)t->state.step);
+done:
+    free(checkpoint);
+    return e;
+}
+
+void training_close(training *t) {
+    stream_close(t->data);
+    for (int i = 0; i < MAX_VALID; i++) valid_close(t->valid[i]);
+    metrics_close(t->log);
+    trainer_close(t->t);
+    part_free(t->p);
+    comm_close(t->c);
+    if (t->dev) t->dev->ops->close(t->dev);
+    blueprint_free(&t->b);
+    run_state_free(&t->state);
+    config_free(t->cfg);
+    free(t->config_text);
+}
