@@ -13,13 +13,7 @@ shift
 folders=("$@")
 export BUILD SOLAR=$BUILD/solar
 
-# Ranks may outnumber cores, and be root in a container that forbids process_vm_readv.
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-export OMPI_MCA_rmaps_base_oversubscribe=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
-export OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_mpi_yield_when_idle=1
-export OMPI_MCA_hwloc_base_binding_policy=none
-command -v ssh >/dev/null || export OMPI_MCA_plm_rsh_agent=/bin/false # one host needs no remote shell
-unset OMP_NUM_THREADS
+. jobs/local_mpi.sh
 export LSAN_OPTIONS="suppressions=$PWD/tests/lsan.supp:print_suppressions=0:${LSAN_OPTIONS:-}"
 export UBSAN_OPTIONS="print_stacktrace=1:${UBSAN_OPTIONS:-}"
 
