@@ -1,0 +1,222 @@
+// Every key of the run config, in the order in which people read it.
+#include "schema.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "scalar.h"
+
+#define AT(member) offsetof(config, member)
+#define OF(member) offsetof(source_config, member)
+
+_Static_assert(sizeof(schedule_kind) == sizeof(int) && sizeof(dtype) == sizeof(int),
+               "KEY_CHOICE stores an int");
+_Static_assert(SCHED_WSD == 0 && SCHED_COSINE == 1 && SCHED_LINEAR == 2 && SCHED_CONSTANT == 3,
+               "the order of the words of schedule.kind");
+_Static_assert(DT_F32 == 0 && DT_BF16 == 1, "the order of the words of train.precision");
+_Static_assert(AT(optimizer.beta2) == AT(optimizer.beta1) + sizeof(double), "betas are a KEY_PAIR");
+
+// clang-format off
+const key schema[] = {
+    {"run.dir", KEY_PATH, AT(run.dir), 0, NULL, NULL, NULL,
+     "Directory of the run: resolved config, plan, metrics and checkpoints. Made if absent; relative to the "
+     "current directory. Training on an existing one resumes."},
+    {"run.seed", KEY_INT, AT(run.seed), 0, "1", "[0, 9007199254740991]", NULL,
+     "Seed of the order of samples and of random weights. The mesh does not change what it gives."},
+
+    {"model.base", KEY_PATH, AT(model.base), 0, NULL, NULL, NULL,
+     "Base model: a Hugging Face directory (config.json, safetensors, tokenizer files). Relative to the "
+     "current directory, else to the config file. With init: random only config.json and tokenizer files are read."},
+    {"model.init", KEY_CHOICE_BOOL, AT(model.random), 0, "pretrained", "pretrained|random", NULL,
+     "Start from the base model's weights, or from random ones drawn from run.seed."},
+    {"model.dus.m", KEY_INT, AT(model.dus_m), 0, "null", "[0, 100000]", "layers",
+     "Depth up-scaling: layers cut from the end of copy A and from the start of copy B of the n base layers, "
+     "giving 2(n-m). Without model.dus the base is trained as it is."},
+    {"model.dus.layers", KEY_LAYERS, AT(model.dus_layers), 0, "null", NULL, "layers",
+     "Depth up-scaling, general form: the base layer that each scaled layer is copied from, as inclusive "
+     "ranges such as [0-23, 8-31]. Instead of m."},
+
+    {"data.seq_len", KEY_INT, AT(data.seq_len), 0, NULL, "[1, 16777216]", "tokens",
+     "Length of a training sequence."},
+    {"data.train", KEY_SOURCES, AT(data.train), AT(data.n_train), NULL, NULL, NULL,
+     "Sources of training samples, blended by weight."},
+    {"data.train[].files", KEY_PATH, OF(files), 0, NULL, NULL, NULL,
+     "Token file or pattern (*, ?, [...]), made by `solar tokenize`. Relative to the current directory, else "
+     "to the config file."},
+    {"data.train[].name", KEY_TEXT, OF(name), 0, "(from files)", NULL, NULL,
+     "Name of the source in reports: by default the file's name without .h5, or for a pattern its "
+     "directory."},
+    {"data.train[].weight", KEY_REAL, OF(weight), 0, "1.0", "(0, inf)", NULL,
+     "Share of the samples, relative to the sum of the weights."},
+    {"data.valid", KEY_SOURCES, AT(data.valid), AT(data.n_valid), "[]", NULL, NULL,
+     "Validation sets, each measured by itself."},
+    {"data.valid[].files", KEY_PATH, OF(files), 0, NULL, NULL, NULL,
+     "Token file or pattern, as in data.train."},
+    {"data.valid[].name", KEY_TEXT, OF(name), 0, "(from files)", NULL, NULL,
+     "Name of the set in reports, as in data.train."},
+    {"data.valid[].samples", KEY_INT, OF(samples), 0, "0", "[0, 1000000000000]", "sequences",
+     "Sequences to measure on, spread evenly over the files, the same every time. 0: all."},
+    {"data.shuffle", KEY_BOOL, AT(data.shuffle), 0, "true", NULL, NULL,
+     "Visit the sequences of a source in a random order given by run.seed, else in the order of the files."},
+    {"data.allow_tokenizer_mismatch", KEY_BOOL, AT(data.allow_tokenizer_mismatch), 0, "false", NULL, NULL,
+     "Train although the token files were made with another tokenizer than the model's."},
+
+    {"mesh.pipeline", KEY_INT, AT(mesh.pipeline), 0, "1", "[1, 4096]", "ranks",
+     "Pipeline stages. Ranks / (pipeline x tensor) are data parallel."},
+    {"mesh.tensor", KEY_INT, AT(mesh.tensor), 0, "1", "[1, 4096]", "ranks",
+     "Ranks that share every layer of a stage."},
+    {"mesh.layout", KEY_INTS, AT(mesh.layers_per_stage), AT(mesh.n_layers_per_stage), "null",
+     "[1, 100000]", "layers",
+     "Layers of each pipeline stage, such as [12, 12, 12, 12]. By default nearly equal, with the seams on "
+     "stage boundaries."},
+
+    {"train.global_batch", KEY_INT, AT(train.global_batch), 0, NULL, "[1, 16777216]", "sequences",
+     "Sequences of one optimizer step, over all ranks."},
+    {"train.micro_batch", KEY_INT, AT(train.micro_batch), 0, "1", "[1, 65536]", "sequences",
+     "Sequences that a rank computes at once."},
+    {"train.steps", KEY_INT, AT(train.steps), 0, NULL, "[1, 1000000000]", "steps",
+     "Optimizer steps of the whole run."},
+    {"train.precision", KEY_CHOICE, AT(train.precision), 0, "fp32", "fp32|bf16", NULL,
+     "Arithmetic of the model. bf16 keeps an fp32 master copy of the weights and accumulates in fp32."},
+    {"train.device", KEY_CHOICE_TEXT, AT(train.device), 0, "auto", "auto|cpu|cuda", NULL,
+     "Where to compute. auto: a GPU when there is one and this build can use it."},
+    {"train.threads", KEY_INT, AT(train.threads), 0, "0", "[0, 4096]", "threads",
+     "Threads of each rank on the CPU. 0: from the cores that the launcher gave."},
+
+    {"optimizer.kind", KEY_ONLY, 0, 0, "adamw", "adamw", NULL,
+     "AdamW: Adam with decoupled weight decay."},
+    {"optimizer.lr", KEY_REAL, AT(optimizer.lr), 0, "2e-5", "(0, 10]", NULL,
+     "Highest learning rate."},
+    {"optimizer.betas", KEY_PAIR, AT(optimizer.beta1), 0, "[0.9, 0.95]", "[0, 1)", NULL,
+     "Decay of the running means of the gradient and of its square."},
+    {"optimizer.eps", KEY_REAL, AT(optimizer.eps), 0, "1e-8", "(0, 1]", NULL,
+     "Added to the square root in the update's denominator."},
+    {"optimizer.weight_decay", KEY_REAL, AT(optimizer.weight_decay), 0, "0.1", "[0, 100]", NULL,
+     "Decay of matrices, times the learning rate; norms and biases do not decay."},
+    {"optimizer.clip_norm", KEY_REAL, AT(optimizer.clip_norm), 0, "1.0", "[0, inf)", NULL,
+     "Gradients are scaled down to this global L2 norm. 0: off."},
+
+    {"schedule.kind", KEY_CHOICE, AT(schedule.kind), 0, "wsd", "wsd|cosine|linear|constant", NULL,
+     "Learning rate after the warm-up. wsd: constant, then linear down to min_lr over the last `decay` "
+     "steps; cosine, linear: down to min_lr over all steps."},
+    {"schedule.warmup", KEY_INT, AT(schedule.warmup), 0, "0", "[0, 1000000000]", "steps",
+     "First steps, over which the rate rises linearly from 0."},
+    {"schedule.decay", KEY_INT, AT(schedule.decay), 0, "0", "[0, 1000000000]", "steps",
+     "Last steps, over which the rate falls. Only wsd uses it."},
+    {"schedule.min_lr", KEY_REAL, AT(schedule.min_lr), 0, "0.0", "[0, 10]", NULL,
+     "Learning rate at the end. constant does not use it."},
+
+    {"checkpoint.every", KEY_INT, AT(checkpoint.every), 0, "500", "[0, 1000000000]", "steps",
+     "Steps between checkpoints; one is always written at the end. 0: only at the end."},
+    {"checkpoint.keep", KEY_INT, AT(checkpoint.keep), 0, "3", "[0, 1000000]", "checkpoints",
+     "Newest checkpoints to keep. 0: all."},
+
+    {"eval.every", KEY_INT, AT(eval.every), 0, "250", "[0, 1000000000]", "steps",
+     "Steps between validations; one is always made at the start and at the end. 0: only those."},
+    {"eval.base", KEY_BOOL, AT(eval.base), 0, "(true with a dus)", NULL, NULL,
+     "Measure the base model's own validation loss at the start, to judge recovery by. By default true where "
+     "there is a model.dus, pretrained weights and a validation set."},
+    {"eval.stop_when_recovered", KEY_BOOL, AT(eval.stop_when_recovered), 0, "false", NULL, NULL,
+     "End the run at the first validation at or below the base model's loss."},
+
+    {"log.every", KEY_INT, AT(log.every), 0, "10", "[1, 1000000000]", "steps",
+     "Steps between lines of the log."},
+
+    {"timeout.start", KEY_REAL, AT(timeout.start), 0, "1800.0", "[0, inf)", "seconds",
+     "Before the first step: how long a silent rank may take before the job ends. 0: wait for ever."},
+    {"timeout.step", KEY_REAL, AT(timeout.step), 0, "600.0", "[0, inf)", "seconds",
+     "From the first step on: how long a silent rank may take before the job ends. 0: wait for ever."},
+};
+// clang-format on
+const int schema_keys = (int)(sizeof schema / sizeof schema[0]);
+
+const key *schema_find(const char *path) {
+    for (const key *k = schema; k < schema + schema_keys; k++)
+        if (!strcmp(k->path, path)) return k;
+    return NULL;
+}
+
+bool schema_is_section(const char *path) {
+    size_t length = strlen(path);
+    for (const key *k = schema; k < schema + schema_keys; k++)
+        if (!strncmp(k->path, path, length) && k->path[length] == '.') return true;
+    return false;
+}
+
+const key *schema_items(const key *list, int *count) {
+    size_t length = strlen(list->path);
+    const key *first = list + 1, *k = first;
+    while (k < schema + schema_keys && !strncmp(k->path, list->path, length) && k->path[length] == '[') k++;
+    *count = (int)(k - first);
+    return first;
+}
+
+bool key_is_optional(const key *k) {
+    return k->preset && (!strcmp(k->preset, "null") || k->preset[0] == '(');
+}
+
+const char *key_leaf(const key *k) {
+    const char *dot = strrchr(k->path, '.');
+    return dot ? dot + 1 : k->path;
+}
+
+bool choice_word(char out[32], const char *legal, int i) {
+    for (; i > 0; i--) {
+        legal = strchr(legal, '|');
+        if (!legal) return false;
+        legal++;
+    }
+    snprintf(out, 32, "%.*s", (int)strcspn(legal, "|"), legal);
+    return true;
+}
+
+const char *key_type_name(key_type t) {
+    static const char *const name[] = {
+        [KEY_INT] = "integer",
+        [KEY_REAL] = "number",
+        [KEY_BOOL] = "true or false",
+        [KEY_TEXT] = "text",
+        [KEY_PATH] = "path",
+        [KEY_CHOICE] = "word",
+        [KEY_CHOICE_BOOL] = "word",
+        [KEY_CHOICE_TEXT] = "word",
+        [KEY_ONLY] = "word",
+        [KEY_PAIR] = "two numbers",
+        [KEY_INTS] = "list of integers",
+        [KEY_LAYERS] = "list of ranges of layers",
+        [KEY_SOURCES] = "list of maps",
+    };
+    return name[t];
+}
+
+static void expected_word(char out[EXPECTED_BYTES], const char *legal) {
+    char word[32];
+    bool several = strchr(legal, '|');
+    int used = snprintf(out, EXPECTED_BYTES, "%s", several ? "one of " : "");
+    for (int i = 0; choice_word(word, legal, i); i++)
+        used += snprintf(out + used, EXPECTED_BYTES - (size_t)used, "%s%s", i ? ", " : "", word);
+}
+
+static void expected_number(char out[EXPECTED_BYTES], const key *k) {
+    char words[80];
+    range r = range_read(k->legal);
+    range_words(words, &r);
+    const char *each = k->type == KEY_PAIR || k->type == KEY_INTS ? ", each" : "";
+    snprintf(out, EXPECTED_BYTES, "%s%s %s", key_type_name(k->type), each, words);
+}
+
+void key_expected(char out[EXPECTED_BYTES], const key *k) {
+    switch (k->type) {
+    case KEY_CHOICE:
+    case KEY_CHOICE_BOOL:
+    case KEY_CHOICE_TEXT:
+    case KEY_ONLY: expected_word(out, k->legal); break;
+    case KEY_INT:
+    case KEY_REAL:
+    case KEY_PAIR:
+    case KEY_INTS: expected_number(out, k); break;
+    case KEY_LAYERS: snprintf(out, EXPECTED_BYTES, "ranges of layers such as [0-23, 8-31]"); break;
+    case KEY_SOURCES: snprintf(out, EXPECTED_BYTES, "a list such as [{files: web/*.h5}]"); break;
+    default: snprintf(out, EXPECTED_BYTES, "%s", key_type_name(k->type));
+    }
+}
