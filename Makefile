@@ -68,13 +68,14 @@ ifeq ($(SAN),1)
 OPT       = -O1
 SANFLAGS := -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 endif
-ALL_C     = -std=c17 -D_GNU_SOURCE $(WARN) -fopenmp -Iinclude $(PKG_C) $(CUDA_C) $(OPT) $(SAFE) $(SANFLAGS) $(CFLAGS)
+ALL_C     = -std=c17 -D_GNU_SOURCE $(WARN) -fopenmp -Iinclude $(PKG_C) $(CUDA_C) $(OPT) $(SAFE) $(SANFLAGS) $(EXTRA_C) $(CFLAGS)
 ALL_CXX   = -std=c++17 $(WARN) -Iinclude $(PKG_CXX) $(OPT) $(SAFE) $(SANFLAGS) $(CXXFLAGS)
 ALL_LD   := -fopenmp $(SANFLAGS) $(LDFLAGS)
 LIBS     := $(PKG_LIBS) -ldnnl $(CUDA_LIBS) -lm -lpthread -lstdc++ $(LDLIBS)
 COMPILE   = OMPI_CC=$(CC) MPICH_CC=$(CC) $(MPICC)
 
 # ---- what is built
+COMMIT   := $(shell git describe --always --dirty 2>/dev/null)
 SRC      := $(wildcard kernels/cpu/*.c worker/*.c worker/*/*.c orchestrator/*.c orchestrator/*/*.c)
 CXXSRC   := $(wildcard worker/*.cpp)
 OBJ      := $(SRC:%.c=$(BUILD)/obj/%.o) $(CXXSRC:%.cpp=$(BUILD)/obj/%.o) $(CUDA_OBJ)
@@ -149,6 +150,11 @@ $(BUILD)/flags: FORCE
 	$(call stamp,$(FLAGSTAMP))
 $(BUILD)/objects: FORCE
 	$(call stamp,$(LIBOBJ))
+$(BUILD)/commit: FORCE
+	$(call stamp,$(COMMIT))
+# only main.c knows the commit, so that a new one compiles one file
+$(BUILD)/obj/orchestrator/main.o: private EXTRA_C = $(if $(COMMIT),-DSOLAR_COMMIT='"$(COMMIT)"')
+$(BUILD)/obj/orchestrator/main.o: $(BUILD)/commit
 
 # -fno-trapping-math: no code here reads floating-point exception flags; NaN and infinities stay exact
 $(BUILD)/obj/kernels/cpu/%.o: private OPT = $(KERNEL_OPT)

@@ -97,7 +97,7 @@ loss_of() { # MODEL [OPTION...]: mean loss on the chapters held out of training
 
 continue_text() { # TITLE MODEL
     printf '%s:\n    ' "$1"
-    "$SOLAR" generate "$2" --prompt "$prompt" --max-tokens 48 --seed 3 | tr '\n' ' ' | fold -s -w 90 | sed '2,$s/^/    /'
+    "$SOLAR" generate "$2" --prompt "$prompt" --tokens 48 --seed 3 | tr '\n' ' ' | fold -s -w 90 | sed '2,$s/^/    /'
     echo
 }
 

@@ -10,7 +10,7 @@ MAX_FUNCTION=70 MAX_FILE=800
 passed=0 failed=0
 
 mapfile -t ours < <(git ls-files -co --exclude-standard -- Makefile README.md '*.c' '*.h' '*.cpp' '*.cu' \
-    '*.cuh' '*.sh' '*.slurm' '*.yaml' '*.md' '.ci/*' tests/setup/packages | while read -r f; do
+    '*.cuh' '*.inc' '*.sh' '*.slurm' '*.yaml' '*.md' '.ci/*' tests/setup/packages | while read -r f; do
     [ -f "$f" ] && echo "$f"
 done | sort -u)
 matching() { printf '%s\n' "${ours[@]}" | grep -E "$1"; }

@@ -16,4 +16,5 @@ for f in jobs/* slurm/*; do
 done
 install -m 644 README.md LICENSE "$prefix/share/doc/solar/"
 "$build/solar" config --schema >"$prefix/share/doc/solar/config.txt"
+"$build/solar" help --all >"$prefix/share/doc/solar/commands.txt"
 echo "installed: $prefix/bin/solar, $prefix/share/solar, $prefix/share/doc/solar"
