@@ -279,7 +279,7 @@ static err *bind_default(yaml_tree *tree, const key *k, char *base) {
 
 // `map` would hold the key; n is its value, or NULL.
 static err *bind_key(yaml_tree *tree, const key *k, const node *map, const node *n, char *base) {
-    if (n && key_is_optional(k) && (node_is_plain(n, "null") || node_is_plain(n, "~"))) n = NULL;
+    if (n && key_is_optional(k) && node_is_null(n)) n = NULL;
     if (!n) return k->preset ? bind_default(tree, k, base) : missing(k, map);
     if (k->type == KEY_SOURCES) return read_sources(tree, k, n, base);
     return read_value[k->type](k, n, base);

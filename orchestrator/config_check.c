@@ -90,20 +90,23 @@ static err *check_layout(const node *root, config *c) {
                        count, stages);
 }
 
+// Why the base model's own loss cannot be measured, or NULL when it can.
+static const char *no_base_loss(const config *c) {
+    if (c->model.random) return "with model.init random, where the base has no weights";
+    if (!c->model.has_dus) return "without model.dus, where the first validation is the base's";
+    return c->data.n_valid ? NULL : "without data.valid, on which it would be measured";
+}
+
 static err *check_eval(const node *root, config *c) {
     const node *base = node_at(root, "eval.base");
-    bool can = !c->model.random && c->data.n_valid > 0;
-    if (!base || node_is_plain(base, "null") || node_is_plain(base, "~"))
-        c->eval.base = can && c->model.has_dus;
-    if (c->eval.base && !can)
-        return place_error(&base->at, "eval.base: found true %s, expected false",
-                           c->model.random ? "with model.init random, where the base has no weights"
-                                           : "without data.valid, on which it would be measured");
+    const char *why_not = no_base_loss(c);
+    if (!base || node_is_null(base)) c->eval.base = !why_not;
+    if (c->eval.base && why_not)
+        return place_error(place_of(root, "eval.base"), "eval.base: found true %s, expected false", why_not);
     if (c->eval.stop_when_recovered && !c->eval.base)
-        return place_error(
-            place_of(root, "eval.stop_when_recovered"),
-            "eval.stop_when_recovered: found true, expected false where the base model's loss is not "
-            "measured (eval.base)");
+        return place_error(place_of(root, "eval.stop_when_recovered"),
+                           "eval.stop_when_recovered: found true %s, expected false",
+                           why_not ? why_not : "with eval.base false");
     return NULL;
 }
 

@@ -6,7 +6,7 @@
 #include "yaml_tree.h"
 
 // Puts "path.to.key=value" into the tree. data.train.0.weight=0.5 names an item of a list.
-err *config_set(yaml_tree *tree, node *root, const char *assignment);
+err *config_set(yaml_tree *tree, node *root, const char *text);
 // An error at the first key that the schema does not know, or that should be a map of keys and is not.
 err *config_find_unknown(const node *root);
 // The tree into the members of *c, which is all zero: types, ranges, required keys, defaults.

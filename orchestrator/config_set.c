@@ -61,7 +61,7 @@ static err *descend(const assignment *a, node **parent) {
     node *old = NULL, *child = NULL;
     TRY(look_up(a, *parent, &old));
     child = old;
-    if (!old || node_is_plain(old, "null") || node_is_plain(old, "~") || node_is_plain(old, "")) {
+    if (!old || node_is_null(old) || node_is_plain(old, "")) {
         TRY(yaml_tree_node(a->tree, NODE_MAP, a->at, &child));
         TRY(name_child(a, *parent, child));
         put(*parent, old, child);

@@ -67,7 +67,7 @@ static err *check_items(const node *list, const char *path) {
 
 static err *check_section(const node *n, const char *path) {
     char found[128];
-    if (node_is_plain(n, "null") || node_is_plain(n, "~")) return NULL; // as if absent
+    if (node_is_null(n)) return NULL; // as if absent
     node_describe(found, n);
     if (n->kind != NODE_MAP) return place_error(&n->at, "%s: found %s, expected a map of keys", path, found);
     return check_keys(n, path);

@@ -128,8 +128,7 @@ void range_words(char out[80], const range *r) {
         snprintf(out, 80, "from %.16g to %.16g", r->low, r->high);
         return;
     }
-    char *end = out;
-    *end = 0;
-    if (low) end += sprintf(end, "%s %.16g", r->low_open ? ">" : ">=", r->low);
-    if (high) sprintf(end, "%s%s %.16g", low ? " and " : "", r->high_open ? "<" : "<=", r->high);
+    int used = low ? snprintf(out, 80, "%s %.16g", r->low_open ? ">" : ">=", r->low) : 0;
+    const char *and = low && high ? " and " : "";
+    if (high) snprintf(out + used, 80 - (size_t)used, "%s%s %.16g", and, r->high_open ? "<" : "<=", r->high);
 }

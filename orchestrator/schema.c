@@ -26,7 +26,8 @@ const key schema[] = {
 
     {"model.base", KEY_PATH, AT(model.base), 0, NULL, NULL, NULL,
      "Base model: a Hugging Face directory (config.json, safetensors, tokenizer files). Relative to the "
-     "current directory, else to the config file. With init: random only config.json and tokenizer files are read."},
+     "current directory, else to the config file. With init: random only config.json and tokenizer files are "
+     "read."},
     {"model.init", KEY_CHOICE_BOOL, AT(model.random), 0, "pretrained", "pretrained|random", NULL,
      "Start from the base model's weights, or from random ones drawn from run.seed."},
     {"model.dus.m", KEY_INT, AT(model.dus_m), 0, "null", "[0, 100000]", "layers",
@@ -115,7 +116,7 @@ const key schema[] = {
      "Steps between validations; one is always made at the start and at the end. 0: only those."},
     {"eval.base", KEY_BOOL, AT(eval.base), 0, "(true with a dus)", NULL, NULL,
      "Measure the base model's own validation loss at the start, to judge recovery by. By default true where "
-     "there is a model.dus, pretrained weights and a validation set."},
+     "it can be: with model.dus, pretrained weights and data.valid."},
     {"eval.stop_when_recovered", KEY_BOOL, AT(eval.stop_when_recovered), 0, "false", NULL, NULL,
      "End the run at the first validation at or below the base model's loss."},
 

@@ -144,7 +144,7 @@ static err *check_plain(const place *at, const void *anchor, const void *tag) {
     return NULL;
 }
 
-static err *read_node(reader *r, yaml_event_t *event, node **out);
+static err *read_node(reader *r, yaml_event_t *event, node *n);
 
 static err *read_scalar(reader *r, const yaml_event_t *event, node *n) {
     const char *text = (const char *)event->data.scalar.value;
@@ -157,11 +157,15 @@ static err *read_scalar(reader *r, const yaml_event_t *event, node *n) {
 static err *read_items(reader *r, node *list) {
     err *e = NULL;
     yaml_event_t event = {0};
-    for (node **tail = &list->first;; tail = &(*tail)->next) {
+    for (node **tail = &list->first;;) {
+        node *item = take(r->tree, sizeof *item);
+        if (!item) FAIL(ERR_SYSTEM, "out of memory reading YAML");
         yaml_event_delete(&event);
         TRY(next_event(r, &event));
         if (event.type == YAML_SEQUENCE_END_EVENT) break;
-        TRY(read_node(r, &event, tail));
+        TRY(read_node(r, &event, item));
+        *tail = item;
+        tail = &item->next;
     }
 done:
     yaml_event_delete(&event);
@@ -186,19 +190,21 @@ static err *check_key(const node *map, const node *key) {
 static err *read_values(reader *r, node *map) {
     err *e = NULL;
     yaml_event_t event = {0};
-    for (node **tail = &map->first;; tail = &(*tail)->next) {
-        node *key = NULL, *value = NULL;
+    for (node **tail = &map->first;;) {
+        node key, *value = take(r->tree, sizeof *value);
+        if (!value) FAIL(ERR_SYSTEM, "out of memory reading YAML");
         yaml_event_delete(&event);
         TRY(next_event(r, &event));
         if (event.type == YAML_MAPPING_END_EVENT) break;
         TRY(read_node(r, &event, &key));
-        TRY(check_key(map, key));
+        TRY(check_key(map, &key));
         yaml_event_delete(&event);
         TRY(next_event(r, &event));
-        TRY(read_node(r, &event, &value));
-        value->key = key->text;
-        value->key_at = key->at;
+        TRY(read_node(r, &event, value));
+        value->key = key.text;
+        value->key_at = key.at;
         *tail = value;
+        tail = &value->next;
     }
 done:
     yaml_event_delete(&event);
@@ -213,31 +219,33 @@ static err *check_size(reader *r, const place *at) {
     return NULL;
 }
 
+static err *check_event(const yaml_event_t *event, const place *at) {
+    switch (event->type) {
+    case YAML_SCALAR_EVENT: return check_plain(at, event->data.scalar.anchor, event->data.scalar.tag);
+    case YAML_SEQUENCE_START_EVENT:
+        return check_plain(at, event->data.sequence_start.anchor, event->data.sequence_start.tag);
+    case YAML_MAPPING_START_EVENT:
+        return check_plain(at, event->data.mapping_start.anchor, event->data.mapping_start.tag);
+    default: return place_error(at, "found an alias (*), expected plain YAML: write the value out");
+    }
+}
+
+static node_kind kind_of(const yaml_event_t *event) {
+    if (event->type == YAML_SCALAR_EVENT) return NODE_SCALAR;
+    return event->type == YAML_SEQUENCE_START_EVENT ? NODE_LIST : NODE_MAP;
+}
+
 // The node that begins with `event`, which stays the caller's.
-static err *read_node(reader *r, yaml_event_t *event, node **out) {
+static err *read_node(reader *r, yaml_event_t *event, node *n) {
     err *e = NULL;
-    place at = mark_place(r, event->start_mark);
+    *n = (node){.kind = kind_of(event), .at = mark_place(r, event->start_mark)};
     r->depth++;
     r->nodes++;
-    TRY(check_size(r, &at));
-    switch (event->type) {
-    case YAML_SCALAR_EVENT:
-        TRY(check_plain(&at, event->data.scalar.anchor, event->data.scalar.tag));
-        TRY(yaml_tree_node(r->tree, NODE_SCALAR, at, out));
-        TRY(read_scalar(r, event, *out));
-        break;
-    case YAML_SEQUENCE_START_EVENT:
-        TRY(check_plain(&at, event->data.sequence_start.anchor, event->data.sequence_start.tag));
-        TRY(yaml_tree_node(r->tree, NODE_LIST, at, out));
-        TRY(read_items(r, *out));
-        break;
-    case YAML_MAPPING_START_EVENT:
-        TRY(check_plain(&at, event->data.mapping_start.anchor, event->data.mapping_start.tag));
-        TRY(yaml_tree_node(r->tree, NODE_MAP, at, out));
-        TRY(read_values(r, *out));
-        break;
-    default: e = place_error(&at, "found an alias (*), expected plain YAML: write the value out");
-    }
+    TRY(check_size(r, &n->at));
+    TRY(check_event(event, &n->at));
+    if (n->kind == NODE_SCALAR) TRY(read_scalar(r, event, n));
+    if (n->kind == NODE_LIST) TRY(read_items(r, n));
+    if (n->kind == NODE_MAP) TRY(read_values(r, n));
     r->depth--;
 done:
     return e;
@@ -252,7 +260,10 @@ static err *read_document(reader *r, node **root) {
     if (event.type == YAML_STREAM_END_EVENT) goto done;
     yaml_event_delete(&event); // document start
     TRY(next_event(r, &event));
-    TRY(read_node(r, &event, root));
+    node *top = take(r->tree, sizeof *top);
+    if (!top) FAIL(ERR_SYSTEM, "out of memory reading YAML");
+    TRY(read_node(r, &event, top));
+    *root = top;
     yaml_event_delete(&event);
     TRY(next_event(r, &event)); // document end
     yaml_event_delete(&event);
@@ -324,6 +335,8 @@ int node_count(const node *parent) {
 bool node_is_plain(const node *n, const char *text) {
     return n->kind == NODE_SCALAR && !n->quoted && !strcmp(n->text, text);
 }
+
+bool node_is_null(const node *n) { return node_is_plain(n, "null") || node_is_plain(n, "~"); }
 
 void node_describe(char out[128], const node *n) {
     if (n->kind != NODE_SCALAR) {

@@ -44,7 +44,8 @@ void node_append(node *parent, node *child);       // child->key is set by the c
 node *node_item(const node *list, int index);      // NULL when there are fewer
 int node_count(const node *parent);
 bool node_is_plain(const node *n, const char *text); // a scalar without quotes, of that text
-void node_describe(char out[128], const node *n);    // `integer 5`, `text "abc"`, `a map`
+bool node_is_null(const node *n);
+void node_describe(char out[128], const node *n); // `integer 5`, `text "abc"`, `a map`
 
 // ERR_CONFIG, "file:line:column: ...".
 err *place_error(const place *at, const char *fmt, ...)
