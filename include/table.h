@@ -9,6 +9,7 @@
 #include "depth.h"
 #include "err.h"
 #include "mesh.h"
+#include "safetensors.h"
 #include "spec.h"
 
 typedef enum role {
@@ -37,6 +38,8 @@ typedef struct tensor_row {
 
 typedef struct table {
     int count;
+    int base_layers; // of the model that the donors are in
+    bool tied;       // the head is the embedding
     tensor_row *row; // in the order of the model: embedding, layers, final norm, head
 } table;
 
@@ -45,6 +48,12 @@ err *table_make(const model_spec *scaled, const depth_plan *plan, const layout *
 void table_free(table *t);
 const tensor_row *table_find(const table *t, const char *name);
 int64_t tensor_elements(const tensor_row *r);
+
+// Are the tensors of `files` those of the table (under their donors' names with donor_names)? One missing,
+// of the wrong shape, or not of this model: ERR_INPUT naming it. With donor_names, layers of the base
+// model that the plan leaves out may be there. Two harmless extras are allowed: `*.rotary_emb.inv_freq`
+// silently, a `lm_head.weight` of a tied model with a warning, as Transformers ignores it too.
+err *table_check_files(const table *t, const st_set *files, bool donor_names);
 
 // The part of a tensor that tensor rank t of tp holds.
 typedef struct slice {

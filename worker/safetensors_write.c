@@ -1,0 +1,240 @@
+// Writing safetensors files, each byte hashed as it passes, and the index of several.
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "fsutil.h"
+#include "st_set.h"
+
+enum { ALIGNMENT = 64, FLUSH_EVERY = 32 << 20 };
+
+typedef struct piece {
+    char *name;
+    uint64_t bytes;
+    char hash[33]; // "" until written
+} piece;
+
+struct st_writer {
+    char *path;
+    int fd;
+    piece *piece;
+    int count, current; // current: the first that is not complete
+    uint64_t written;   // of the current one
+    uint64_t unflushed;
+    XXH3_state_t *hash;
+};
+
+static void writer_free(st_writer *w) {
+    for (int i = 0; w->piece && i < w->count; i++) free(w->piece[i].name);
+    free(w->piece);
+    if (w->hash) XXH3_freeState(w->hash);
+    free(w->path);
+    free(w);
+}
+
+void st_writer_abort(st_writer *w) {
+    if (!w) return;
+    if (w->fd >= 0) {
+        close(w->fd);
+        unlink(w->path);
+    }
+    writer_free(w);
+}
+
+// ---- the header
+
+static err *declared_bytes(const st_decl *d, uint64_t *bytes) {
+    *bytes = dtype_size(d->dt);
+    for (int i = 0; i < d->ndim; i++)
+        if (d->shape[i] < 0 || __builtin_mul_overflow(*bytes, (uint64_t)d->shape[i], bytes))
+            return err_new(ERR_RUNTIME, "tensor %s has an impossible shape", d->name);
+    return NULL;
+}
+
+static json_t *entry(const st_decl *d, uint64_t begin, uint64_t end) {
+    json_t *shape = json_array();
+    for (int i = 0; i < d->ndim; i++) json_array_append_new(shape, json_integer(d->shape[i]));
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", st_dtype_name(d->dt), "shape", shape, "data_offsets",
+                     (json_int_t)begin, (json_int_t)end);
+}
+
+static err *add_metadata(json_t *root, const char *const (*meta)[2], int n_meta) {
+    json_t *m = json_pack("{s:s}", "format", "pt");
+    bool fine = m != NULL;
+    for (int i = 0; i < n_meta && fine; i++)
+        fine = json_object_set_new(m, meta[i][0], json_string(meta[i][1])) == 0;
+    if (json_object_set_new(root, "__metadata__", m) == 0 && fine) return NULL;
+    return err_new(ERR_RUNTIME, "metadata of a safetensors file: no memory, or not UTF-8");
+}
+
+static err *build_header(st_writer *w, const st_decl *decl, json_t *root) {
+    uint64_t at = 0;
+    for (int i = 0; i < w->count; i++) {
+        err *e = declared_bytes(&decl[i], &w->piece[i].bytes);
+        if (e) return e;
+        if (json_object_get(root, decl[i].name))
+            return err_new(ERR_RUNTIME, "tensor %s is declared twice", decl[i].name);
+        if (json_object_set_new(root, decl[i].name, entry(&decl[i], at, at + w->piece[i].bytes)) != 0)
+            return err_new(ERR_RUNTIME, "tensor %s: no memory, or a name that is not UTF-8", decl[i].name);
+        at += w->piece[i].bytes;
+    }
+    return NULL;
+}
+
+// Spaces behind the JSON put the data on a multiple of ALIGNMENT.
+static err *write_header(st_writer *w, const json_t *root) {
+    char *text = json_dumps(root, JSON_COMPACT);
+    size_t length = text ? strlen(text) : 0,
+           padded = (length + 8 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT - 8;
+    unsigned char *block = text ? malloc(8 + padded) : NULL;
+    err *e = block ? NULL : err_new(ERR_SYSTEM, "no memory for the header of %s", w->path);
+    if (block) {
+        for (int i = 0; i < 8; i++) block[i] = (unsigned char)((uint64_t)padded >> (8 * i));
+        memcpy(block + 8, text, length);
+        memset(block + 8 + length, ' ', padded - length);
+        e = write_all(w->fd, block, 8 + padded, w->path);
+    }
+    free(block);
+    free(text);
+    return e;
+}
+
+// ---- the data
+
+// Ends every tensor that is complete: the current one, and empty ones behind it.
+static void finish_parts(st_writer *w) {
+    while (w->current < w->count && w->written == w->piece[w->current].bytes) {
+        XXH128_hash_t h = XXH3_128bits_digest(w->hash);
+        snprintf(w->piece[w->current].hash, sizeof w->piece->hash, "%016llx%016llx",
+                 (unsigned long long)h.high64, (unsigned long long)h.low64);
+        XXH3_128bits_reset(w->hash);
+        w->written = 0;
+        w->current++;
+    }
+}
+
+static err *writer_new(const char *path, const st_decl *decl, int count, st_writer **out) {
+    st_writer *w = calloc(1, sizeof *w);
+    if (!w) return err_new(ERR_SYSTEM, "no memory to write %s", path);
+    w->fd = -1;
+    w->count = count;
+    w->path = strdup(path);
+    w->hash = XXH3_createState();
+    w->piece = calloc((size_t)count + 1, sizeof *w->piece);
+    bool fine = w->path && w->hash && w->piece && XXH3_128bits_reset(w->hash) == XXH_OK;
+    for (int i = 0; fine && i < count; i++) fine = (w->piece[i].name = strdup(decl[i].name)) != NULL;
+    if (fine) {
+        *out = w;
+        return NULL;
+    }
+    writer_free(w);
+    return err_new(ERR_SYSTEM, "no memory to write %s", path);
+}
+
+err *st_writer_open(const char *path, const st_decl *decl, int count, const char *const (*meta)[2],
+                    int n_meta, st_writer **out) {
+    err *e = NULL;
+    st_writer *w = NULL;
+    json_t *root = json_object();
+    if (!root) FAIL(ERR_SYSTEM, "no memory to write %s", path);
+    TRY(writer_new(path, decl, count, &w));
+    TRY(add_metadata(root, meta, n_meta));
+    TRY(build_header(w, decl, root));
+    w->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (w->fd < 0) TRY(err_errno(errno, "cannot create %s", path));
+    TRY(write_header(w, root));
+    finish_parts(w);
+    *out = w;
+    w = NULL;
+done:
+    st_writer_abort(w);
+    json_decref(root);
+    return e;
+}
+
+// Sets the disk to work while the next bytes are prepared, so that the sync at the end is short. Advice only.
+static void flush_early(st_writer *w, uint64_t bytes) {
+    w->unflushed += bytes;
+    if (w->unflushed < FLUSH_EVERY) return;
+    w->unflushed = 0;
+    (void)sync_file_range(w->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
+err *st_write(st_writer *w, const void *data, uint64_t bytes) {
+    const char *p = data;
+    while (bytes > 0) {
+        if (w->current == w->count) return err_new(ERR_RUNTIME, "%s: more data than declared", w->path);
+        uint64_t left = w->piece[w->current].bytes - w->written, n = bytes < left ? bytes : left;
+        err *e = write_all(w->fd, p, (size_t)n, w->path);
+        if (e) return err_wrap(e, "tensor %s", w->piece[w->current].name);
+        XXH3_128bits_update(w->hash, p, (size_t)n);
+        w->written += n;
+        p += n;
+        bytes -= n;
+        flush_early(w, n);
+        finish_parts(w);
+    }
+    return NULL;
+}
+
+const char *st_writer_hash(const st_writer *w, int i) { return w->piece[i].hash; }
+
+err *st_writer_close(st_writer *w) {
+    err *e = NULL;
+    if (w->current < w->count)
+        e = err_new(ERR_RUNTIME, "%s: tensor %s has %llu of its %llu bytes", w->path,
+                    w->piece[w->current].name, (unsigned long long)w->written,
+                    (unsigned long long)w->piece[w->current].bytes);
+    if (!e && fsync(w->fd) != 0) e = err_errno(errno, "cannot sync %s", w->path);
+    if (close(w->fd) != 0) e = err_first(e, err_errno(errno, "cannot close %s", w->path));
+    if (e) unlink(w->path);
+    writer_free(w);
+    return e;
+}
+
+// ---- the index
+
+static const char *base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static err *map_files(const st_set *s, json_t *map, uint64_t *total) {
+    for (int i = 0; i < st_count(s); i++) {
+        const st_tensor *t = st_at(s, i);
+        if (json_object_set_new(map, t->name, json_string(base_name(st_file_path(s, t->file)))) != 0)
+            return err_new(ERR_SYSTEM, "no memory for an index");
+        *total += t->bytes;
+    }
+    return NULL;
+}
+
+err *st_write_index(const char *dir, const char *const *files, int count) {
+    err *e = NULL;
+    st_set *s = NULL;
+    uint64_t total = 0;
+    char *text = NULL, *path = path_join(dir, "model.safetensors.index.json");
+    char **paths = calloc((size_t)count + 1, sizeof *paths);
+    json_t *map = json_object(), *root = NULL;
+    if (!paths || !map) FAIL(ERR_SYSTEM, "no memory for an index");
+    for (int i = 0; i < count; i++) paths[i] = path_join(dir, files[i]);
+    TRY(st_open_files((const char *const *)paths, count, &s));
+    TRY(map_files(s, map, &total));
+    root = json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
+    text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    if (!text) FAIL(ERR_SYSTEM, "no memory for an index");
+    TRY(write_file_atomic(path, text, strlen(text)));
+done:
+    for (int i = 0; paths && i < count; i++) free(paths[i]);
+    free(paths);
+    free(text);
+    free(path);
+    json_decref(map);
+    json_decref(root);
+    st_close(s);
+    return e;
+}
