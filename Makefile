@@ -71,6 +71,7 @@ endif
 ALL_C     = -std=c17 -D_GNU_SOURCE $(WARN) -fopenmp -Iinclude $(PKG_C) $(CUDA_C) $(OPT) $(SAFE) $(SANFLAGS) $(EXTRA_C) $(CFLAGS)
 ALL_CXX   = -std=c++17 $(WARN) -Iinclude $(PKG_CXX) $(OPT) $(SAFE) $(SANFLAGS) $(CXXFLAGS)
 ALL_LD   := -fopenmp $(SANFLAGS) $(LDFLAGS)
+SANOBJ   := $(if $(filter 1,$(SAN)),$(BUILD)/obj/tests/setup/keep_modules.o)
 LIBS     := $(PKG_LIBS) -ldnnl $(CUDA_LIBS) -lm -lpthread -lstdc++ $(LDLIBS)
 COMPILE   = OMPI_CC=$(CC) MPICH_CC=$(CC) $(MPICC)
 
@@ -81,7 +82,7 @@ CXXSRC   := $(wildcard worker/*.cpp)
 OBJ      := $(SRC:%.c=$(BUILD)/obj/%.o) $(CXXSRC:%.cpp=$(BUILD)/obj/%.o) $(CUDA_OBJ)
 LIBOBJ   := $(filter-out %/orchestrator/main.o,$(OBJ))
 UNITSRC  := $(wildcard tests/unit/test_*.c)
-TESTDIRS := $(filter-out unit,$(notdir $(patsubst %/,%,$(sort $(dir $(wildcard tests/*/*.c))))))
+TESTDIRS := $(filter-out unit setup lint,$(notdir $(patsubst %/,%,$(sort $(dir $(wildcard tests/*/*.c))))))
 TESTSRC  := $(foreach d,$(TESTDIRS),$(wildcard tests/$(d)/*.c))
 UNIT     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNITSRC))
 TESTBIN  := $(UNIT) $(foreach s,$(TESTSRC),$(BUILD)/tests/$(notdir $(s:.c=)))
@@ -170,14 +171,14 @@ $(BUILD)/obj/%.cu.o: %.cu $(BUILD)/flags
 $(BUILD)/libsolar.a: $(LIBOBJ) $(BUILD)/objects
 	@rm -f $@
 	ar rcs $@ $(LIBOBJ)
-$(BUILD)/solar: $(BUILD)/obj/orchestrator/main.o $(BUILD)/libsolar.a
+$(BUILD)/solar: $(BUILD)/obj/orchestrator/main.o $(SANOBJ) $(BUILD)/libsolar.a
 	$(COMPILE) $(ALL_LD) -o $@ $^ $(LIBS)
 
 # One test program per file: tests/DIR/NAME.c becomes BUILD/tests/NAME
 define test_rule
-$(BUILD)/tests/%: tests/$(1)/%.c $(BUILD)/libsolar.a $(BUILD)/flags
+$(BUILD)/tests/%: tests/$(1)/%.c $(SANOBJ) $(BUILD)/libsolar.a $(BUILD)/flags
 	@mkdir -p $$(@D)
-	$$(COMPILE) $$(ALL_C) -Iworker -Ikernels -Iorchestrator -MMD -MP $$(ALL_LD) -o $$@ $$< $(BUILD)/libsolar.a $$(LIBS) -lcmocka
+	$$(COMPILE) $$(ALL_C) -Iworker -Ikernels -Iorchestrator -MMD -MP $$(ALL_LD) -o $$@ $$< $(SANOBJ) $(BUILD)/libsolar.a $$(LIBS) -lcmocka
 endef
 $(foreach d,unit $(TESTDIRS),$(eval $(call test_rule,$(d))))
 

@@ -74,7 +74,7 @@ known_to_apt() {
 apt_install() {
     if ! known_to_apt "$@"; then
         as_root apt-get -q update || fail "apt-get update failed (is there a network?). Still missing: $*"
-        known_to_apt "$@" || fail "apt does not know all of: $*. On Ubuntu, is 'universe' enabled?"
+        known_to_apt "$@" || fail "apt finds no candidate for all of: $*. Is there a network, and on Ubuntu, is 'universe' enabled?"
         fresh=1
     fi
     as_root apt-get -q -y -o Dpkg::Use-Pty=0 --no-install-recommends install "$@" && return
