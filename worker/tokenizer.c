@@ -146,7 +146,7 @@ err *tokenizer_train(const char *input, const char *output, int vocab) {
     size_t bytes = 0;
     char why[WHY_BYTES];
     if (!sp_train(input, vocab, &proto, &bytes, why))
-        FAIL(ERR_INPUT, "cannot train a vocabulary of %d on %s: %s", vocab, input, why);
+        FAIL(ERR_INPUT, "cannot train a vocabulary of %d on this text: %s", vocab, why);
     TRY(write_file_atomic(output, proto, bytes));
 done:
     free(proto);
