@@ -1,0 +1,74 @@
+// Inner loops over contiguous floats: the only code that is compiled once for each instruction set
+// (lanes_*.c include lanes.inc), and the only place where vectors appear. No threads, no dtypes but the
+// two conversions. Loops run in a fixed order, so a result depends on the instruction set and on the
+// arguments only.
+#ifndef SOLAR_CPU_LANES_H
+#define SOLAR_CPU_LANES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "dtype.h"
+#include "ops.h"
+
+// Columns of a panel of B; rows of tiles are padded to a multiple of it.
+enum { PANEL = 16 };
+
+// C[m,n] (+)= A[m,k] B[k,n], each element summed in order of k by one accumulator.
+typedef struct tile {
+    int64_t m, n, k;
+    const float *a; // element (i,p) at a[(i / strip) * a_strip + (i % strip) * a_row + p * a_col]
+    int64_t a_strip, a_row, a_col;
+    const float *b; // element (p,j) at b[(j / PANEL) * b_panel + p * b_row + j % PANEL]; every panel is
+    int64_t b_panel, b_row; // PANEL floats wide in memory, whatever n is
+    float *c;
+    int64_t ldc;
+    bool add;
+} tile;
+
+// The scalars of an AdamW step, ready for the loop.
+typedef struct adamw_step {
+    float grad_scale, keep, beta1, beta2, rate, root, eps; // keep = 1-lr*decay, rate = lr/(1-beta1^t),
+} adamw_step;                                              // root = 1/sqrt(1-beta2^t)
+
+typedef struct lanes {
+    const char *name;
+    int strip; // rows that `multiply` takes at a time
+    bool (*supported)(void);
+
+    void (*to_float)(float *y, const bf16 *x, int64_t n);
+    void (*from_float)(bf16 *y, const float *x, int64_t n);
+    void (*multiply)(const tile *t);
+    // panel[p*PANEL + j] = x[j*ld + p] for p < k, j < n; columns n..PANEL-1 are zeroed
+    void (*transpose_panel)(float *panel, const float *x, int64_t ld, int64_t k, int64_t n);
+
+    void (*add)(float *y, const float *a, const float *b, int64_t n); // y = a + b
+    void (*scale)(float *y, float c, int64_t n);                      // y *= c
+    float (*dot)(const float *x, const float *y, int64_t n);
+    float (*max)(const float *x, int64_t n);                            // may pass over NaN
+    float (*exp_sum)(const float *x, float shift, int64_t n);           // sum of exp(x - shift)
+    float (*exp_row)(float *y, const float *x, float shift, int64_t n); // as above, y = exp(x - shift)
+    void (*scaled_exp)(float *y, const float *x, float c, float shift, int64_t n); // y = c exp(x - shift)
+    void (*softmax_back)(float *dp, const float *p, float delta, float scale, int64_t n); // p(dp-delta)scale
+
+    // y = round(x*rstd) * w; `half`: the rounding is to bf16, else none
+    void (*norm)(float *y, const float *x, const float *w, float rstd, bool half, int64_t n);
+    float (*dot3)(const float *x, const float *y, const float *z, int64_t n);
+    // dx = (residual or 0) + rstd*(w dy - x c);  dw += dy * round(x*rstd)
+    void (*norm_back)(float *dx, float *dw, const float *residual, const float *dy, const float *x,
+                      const float *w, float rstd, float c, bool half, int64_t n);
+    void (*rotate)(float *x1, float *x2, const float *cos, const float *sin, bool inverse, int64_t n);
+    void (*swiglu)(float *y, const float *gate, const float *up, int64_t n);
+    void (*swiglu_back)(float *dgate, float *dup, const float *dy, const float *gate, const float *up,
+                        int64_t n);
+    double (*sum)(const float *x, int64_t n);
+    double (*sumsq)(const float *x, int64_t n);
+    void (*adamw)(float *w, float *m, float *v, const float *grad, const adamw_step *s, int64_t n);
+} lanes;
+
+// The widest set that this machine runs.
+const lanes *lanes_best(void);
+// All that this build holds, widest first, ended by NULL.
+const lanes *const *lanes_all(void);
+
+#endif

@@ -1,0 +1,27 @@
+// Loops for x86-64 with AVX-512 (F, BW, DQ, VL).
+#include "lanes_head.inc"
+
+#ifdef __x86_64__
+#include <immintrin.h>
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"))),              \
+                             apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")
+#endif
+
+#define W          16
+#define LANES      lanes_avx512
+#define LANES_NAME "avx512"
+#define SUPPORTED                                                                                            \
+    (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&                              \
+     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+#define vsqrt(v) ((vf)_mm512_sqrt_ps((__m512)(v)))
+
+extern const lanes lanes_avx512;
+#include "lanes.inc"
+
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
+#endif
