@@ -233,10 +233,11 @@ static err *read_all(const char *path, int fd, uint64_t bytes, int file, st_list
     if (!e) e = parse_root(root, bytes - 8 - length, file, list, metadata);
     json_decref(root);
     if (e) return e;
-    if (list->count > first)
-        qsort(list->at + first, (size_t)(list->count - first), sizeof *list->at, by_offset);
-    e = check_tiling(list->at + first, list->count - first, bytes - 8 - length);
-    for (int i = first; i < list->count; i++) list->at[i].offset += 8 + length;
+    int count = list->count - first;
+    st_tensor *t = count > 0 ? list->at + first : NULL;
+    if (t) qsort(t, (size_t)count, sizeof *t, by_offset);
+    e = check_tiling(t, count, bytes - 8 - length);
+    for (int i = 0; i < count; i++) t[i].offset += 8 + length;
     return e;
 }
 

@@ -33,7 +33,10 @@ static int teardown(void **state) {
 
 static char *put(const char *dir, const char *name, const void *data, size_t n) {
     char *path = path_join(dir, name);
-    ok(write_file_atomic(path, data, n));
+    FILE *f = fopen(path, "wb"); // not synced: there are thousands of them
+    assert_non_null(f);
+    assert_int_equal(fwrite(data, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
     return path;
 }
 
