@@ -166,6 +166,7 @@ static err *read_paragraphs(text_input *in, uint64_t *first_line, size_t *bytes,
         if (over || is_blank(in->buffer + in->begin + before, n)) break;
         *bytes = before + n;
     }
+    *bytes -= in->buffer[in->begin + *bytes - 1] == '\r';
 done:
     return e;
 }
