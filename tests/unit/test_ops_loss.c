@@ -1,0 +1,264 @@
+// Cross-entropy over a split vocabulary, sums, AdamW, and the device itself.
+#include "ops_check.h"
+
+static double log_sum_exp(const double *x, int64_t n) {
+    double most = -INFINITY, sum = 0;
+    for (int64_t i = 0; i < n; i++) most = fmax(most, x[i]);
+    for (int64_t i = 0; i < n; i++) sum += exp(x[i] - most);
+    return most + log(sum);
+}
+
+// ---- cross-entropy
+
+enum { ROWS, VOCAB, PARTS, EXTRA };
+
+typedef struct part {
+    int64_t first, n, ld;
+    buffer *logits;
+} part;
+
+static part cut_part(run *r, const int64_t *s, const double *logits, int64_t p) {
+    part x = {.first = s[VOCAB] * p / s[PARTS]};
+    x.n = s[VOCAB] * (p + 1) / s[PARTS] - x.first;
+    x.ld = x.n + s[EXTRA];
+    x.logits = poisoned(r, DT_F32, s[ROWS] * x.ld);
+    for (int64_t t = 0; t < s[ROWS]; t++)
+        for (int64_t j = 0; j < x.n; j++)
+            set_element(x.logits, t * x.ld + j, logits[t * s[VOCAB] + x.first + j]);
+    return x;
+}
+
+// The gradient of one part, of `dt`, against scale*(softmax - onehot). Columns past the part stay NaN.
+static void check_grad(run *r, const int64_t *s, const part *x, const double *logits, const double *lse,
+                       const buffer *op_lse, const int32_t *target, bool in_place) {
+    const float scale = 0.37f;
+    buffer *grad = in_place ? x->logits : poisoned(r, r->dt, s[ROWS] * x->ld),
+           *got = poisoned(r, grad->dt, s[ROWS] * x->n);
+    double *want = zeros(s[ROWS] * x->n);
+    r->dev->ops->xent_grad(r->dev, grad->dt, grad->data, x->logits->data, x->ld, op_lse->data, target, scale,
+                           s[ROWS], x->n, x->first);
+    for (int64_t t = 0; t < s[ROWS]; t++)
+        for (int64_t j = 0; j < x->ld; j++) {
+            double value = element_at(grad, t * x->ld + j);
+            if (j >= x->n) {
+                assert_true(isnan(value));
+                continue;
+            }
+            set_element(got, t * x->n + j, value);
+            double p = exp(logits[t * s[VOCAB] + x->first + j] - lse[t]);
+            want[t * x->n + j] = target[t] < 0 ? 0 : scale * (p - (target[t] == x->first + j));
+        }
+    expect(r, got, want, tolerance(grad->dt, 1e-6), "xent_grad");
+    free(want);
+}
+
+static void xent_case(run *r, const int64_t *s) {
+    int64_t T = s[ROWS], v = s[VOCAB], parts = s[PARTS];
+    double *logits = zeros(T * v), *want = zeros(T), *lse = zeros(T);
+    int32_t *target = malloc((size_t)T * sizeof *target);
+    part x[4];
+    for (int64_t i = 0; i < T * v; i++) logits[i] = (float)(10 * uniform(r));
+    for (int64_t t = 0; t < T; t++) {
+        target[t] = t % 3 == 1 ? -100 : (int32_t)((uniform(r) + 1) / 2 * (double)v);
+        lse[t] = log_sum_exp(logits + t * v, v);
+        want[t] = target[t] < 0 ? 0 : lse[t] - logits[t * v + target[t]];
+    }
+    buffer *stats = poisoned(r, DT_F32, parts * T * 3), *loss = poisoned(r, DT_F32, T),
+           *sum = poisoned(r, DT_F32, T);
+    for (int64_t p = 0; p < parts; p++) {
+        x[p] = cut_part(r, s, logits, p);
+        r->dev->ops->xent_stats(r->dev, (float *)stats->data + p * T * 3, x[p].logits->data, x[p].ld, target,
+                                T, x[p].n, x[p].first);
+    }
+    r->dev->ops->xent_merge(r->dev, loss->data, sum->data, stats->data, parts, target, T);
+    expect(r, loss, want, 3e-7, "loss");
+    expect(r, sum, lse, 3e-7, "lse");
+    for (int64_t p = 0; p < parts; p++) check_grad(r, s, x + p, logits, lse, sum, target, false);
+    for (int64_t p = 0; p < parts; p++) check_grad(r, s, x + p, logits, lse, sum, target, true);
+    free(logits);
+    free(want);
+    free(lse);
+    free(target);
+}
+
+static void test_xent(void **state) {
+    (void)state;
+    static const int64_t shapes[][2] = {{1, 1}, {3, 7}, {17, 33}, {5, 1000}, {65, 300}, {2, 4097}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int64_t parts = 1; parts <= 4; parts++)
+            run_case(xent_case, (int64_t[]){shapes[i][0], shapes[i][1], parts, (int64_t)i % 2 * 3});
+}
+
+typedef struct loss_case {
+    double x[9];
+    int target;
+} loss_case;
+
+static double loss_of(void *context) {
+    loss_case *c = context;
+    return log_sum_exp(c->x, 9) - c->x[c->target];
+}
+
+static void test_xent_reference(void **state) {
+    (void)state;
+    run r = {.random = 11};
+    loss_case c = {.target = 4};
+    double grad[9];
+    for (int i = 0; i < 9; i++) c.x[i] = uniform(&r) * 3;
+    for (int i = 0; i < 9; i++) grad[i] = exp(c.x[i] - log_sum_exp(c.x, 9)) - (i == c.target);
+    finite_difference(loss_of, &c, c.x, grad, 9, "xent_grad");
+}
+
+// A NaN or +inf logit anywhere makes the loss of its row NaN and of no other; logits of 1e4 do not overflow;
+// a masked row has no loss even then.
+static void bad_logit_case(run *r, const int64_t *s) {
+    enum { T = 4, V = 40 };
+    buffer *logits = filled(r, DT_F32, T * V, 1e4), *stats = poisoned(r, DT_F32, T * 3);
+    buffer *loss = poisoned(r, DT_F32, T), *lse = poisoned(r, DT_F32, T), *grad = poisoned(r, r->dt, T * V);
+    const int32_t target[T] = {3, 3, -1, 39};
+    for (int64_t t = 1; t <= 2; t++) set_element(logits, t * V + s[0], s[1] ? INFINITY : NAN);
+    r->dev->ops->xent_stats(r->dev, stats->data, logits->data, V, target, T, V, 0);
+    r->dev->ops->xent_merge(r->dev, loss->data, lse->data, stats->data, 1, target, T);
+    r->dev->ops->xent_grad(r->dev, r->dt, grad->data, logits->data, V, lse->data, target, 1, T, V, 0);
+    assert_true(isfinite(element_at(loss, 0)) && isfinite(element_at(loss, 3)));
+    assert_true(isnan(element_at(loss, 1)));
+    assert_true(element_at(loss, 2) == 0);
+    for (int64_t j = 0; j < V; j++) {
+        assert_true(isnan(element_at(grad, V + j)));
+        assert_true(element_at(grad, 2 * V + j) == 0);
+    }
+}
+
+static void test_bad_logits(void **state) {
+    (void)state;
+    static const int64_t places[] = {0, 3, 7, 39};
+    for (size_t i = 0; i < 4; i++)
+        for (int64_t infinite = 0; infinite < 2; infinite++)
+            run_case(bad_logit_case, (int64_t[]){places[i], infinite});
+}
+
+// ---- sums
+
+static void sum_case(run *r, const int64_t *s) {
+    buffer *x = filled(r, DT_F32, s[0], 3);
+    double sum = 0, squares = 0, got[2] = {NAN, NAN};
+    for (int64_t i = 0; i < s[0]; i++) sum += x->value[i], squares += x->value[i] * x->value[i];
+    r->dev->ops->sum(r->dev, &got[0], x->data, s[0]);
+    r->dev->ops->sumsq(r->dev, &got[1], x->data, s[0]);
+    within(fabs(got[0] - sum), 1e-12 * (1 + fabs(squares)), "sum");
+    within(fabs(got[1] - squares), 1e-13 * squares, "sumsq");
+    r->record = realloc(r->record, r->recorded + sizeof got);
+    memcpy(r->record + r->recorded, got, sizeof got);
+    r->recorded += sizeof got;
+    set_element(x, s[0] - 1, -INFINITY);
+    r->dev->ops->sumsq(r->dev, &got[1], x->data, s[0]);
+    assert_true(isinf(got[1]));
+    set_element(x, s[0] / 2, NAN);
+    r->dev->ops->sumsq(r->dev, &got[1], x->data, s[0]);
+    r->dev->ops->sum(r->dev, &got[0], x->data, s[0]);
+    assert_true(isnan(got[0]) && isnan(got[1]));
+}
+
+static void test_sums(void **state) {
+    (void)state;
+    static const int64_t sizes[] = {1, 3, 7, 255, 257, 4099, 100003};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) run_case(sum_case, sizes + i);
+}
+
+// ---- AdamW
+
+static void adamw_reference(const adamw *a, double *w, double *m, double *v, const double *grad) {
+    double bias1 = 1 - pow(a->beta1, (double)a->step), bias2 = 1 - pow(a->beta2, (double)a->step);
+    for (int64_t i = 0; i < a->n; i++) {
+        double g = grad[i] * a->grad_scale;
+        w[i] *= 1 - (double)a->lr * a->decay;
+        m[i] += (1 - (double)a->beta1) * (g - m[i]);
+        v[i] = a->beta2 * v[i] + (1 - (double)a->beta2) * g * g;
+        w[i] -= a->lr / bias1 * m[i] / (sqrt(v[i]) / sqrt(bias2) + a->eps);
+    }
+}
+
+static void adamw_case(run *r, const int64_t *s) {
+    int64_t n = s[0];
+    buffer *master = filled(r, DT_F32, n, 1),
+           *weight = r->dt == DT_F32 && s[1] ? master : poisoned(r, r->dt, n);
+    buffer *m = filled(r, DT_F32, n, 0.1), *v = poisoned(r, DT_F32, n), *grad = filled(r, DT_F32, n, 2);
+    for (int64_t i = 0; i < n; i++) set_element(v, i, fabs(uniform(r)) * 0.01);
+    adamw a = {.dt = r->dt,
+               .n = n,
+               .master = master->data,
+               .weight = weight->data,
+               .m = m->data,
+               .v = v->data,
+               .grad = grad->data,
+               .grad_scale = 0.7f,
+               .lr = 0.01f,
+               .beta1 = 0.9f,
+               .beta2 = 0.95f,
+               .eps = 1e-8f,
+               .decay = 0.1f};
+    double *w64 = zeros(n), *m64 = zeros(n), *v64 = zeros(n);
+    memcpy(w64, master->value, (size_t)n * sizeof(double));
+    memcpy(m64, m->value, (size_t)n * sizeof(double));
+    memcpy(v64, v->value, (size_t)n * sizeof(double));
+    for (a.step = 1; a.step <= 5; a.step++) {
+        adamw_reference(&a, w64, m64, v64, grad->value);
+        r->dev->ops->adamw(r->dev, &a);
+    }
+    expect(r, master, w64, 1e-6, "adamw weights");
+    expect(r, m, m64, 1e-6, "adamw m");
+    expect(r, v, v64, 1e-6, "adamw v");
+    for (int64_t i = 0; i < n; i++) {
+        double w = element_at(master, i);
+        assert_true(element_at(weight, i) ==
+                    (r->dt == DT_F32 ? w : bf16_to_float(bf16_from_float((float)w))));
+    }
+    free(w64);
+    free(m64);
+    free(v64);
+}
+
+static void test_adamw(void **state) {
+    (void)state;
+    static const int64_t sizes[] = {1, 3, 7, 17, 65, 1000, 30001};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int64_t own = 0; own < 2; own++) run_case(adamw_case, (int64_t[]){sizes[i], own});
+}
+
+// ---- the device
+
+static void test_device(void **state) {
+    (void)state;
+    device *d = NULL;
+    err *e = cpu_open(0, &d);
+    assert_non_null(strstr(err_text(e), "at least 1 thread"));
+    assert_null(d);
+    err_free(e);
+    assert_null(cpu_open(2, &d));
+    assert_true(d->ops->host_memory);
+    char *p = NULL, back[5];
+    assert_null(d->ops->alloc(d, 100, (void **)&p));
+    assert_int_equal((uintptr_t)p % 64, 0);
+    d->ops->upload(d, p, "abcd", 5);
+    d->ops->copy(d, p + 10, p, 5);
+    d->ops->zero(d, p, 5);
+    d->ops->download(d, back, p + 10, 5);
+    assert_string_equal(back, "abcd");
+    assert_int_equal(p[0] | p[4], 0);
+    d->ops->free(d, p);
+    void *huge = &huge;
+    e = d->ops->alloc(d, SIZE_MAX - 5, &huge);
+    assert_int_equal(err_get_code(e), ERR_SYSTEM);
+    err_free(e);
+    assert_null(d->ops->sync(d));
+    d->ops->close(d);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_xent_reference), cmocka_unit_test(test_xent),
+        cmocka_unit_test(test_bad_logits),     cmocka_unit_test(test_sums),
+        cmocka_unit_test(test_adamw),          cmocka_unit_test(test_device),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
