@@ -85,7 +85,7 @@ static err *read_string(hid_t attr, hid_t type, const char *name, size_t limit, 
     if (theirs && strlen(theirs) > limit)
         FAIL(ERR_INPUT, "the attribute %s has %zu bytes, at most %zu are expected", name, strlen(theirs),
              limit);
-    if (theirs) strcpy(*text, theirs);
+    if (theirs) memcpy(*text, theirs, strlen(theirs));
 done:
     if (theirs) H5free_memory(theirs);
     if (memory >= 0) H5Tclose(memory);

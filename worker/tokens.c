@@ -286,7 +286,7 @@ static err *reserve_narrow(tokens_file *f, uint64_t count) {
     if (count <= f->narrow_capacity) return NULL;
     free(f->narrow);
     f->narrow_capacity = 0;
-    f->narrow = malloc(count * sizeof *f->narrow);
+    f->narrow = calloc(count, sizeof *f->narrow);
     if (!f->narrow) return err_new(ERR_SYSTEM, "no memory to read %llu tokens", (unsigned long long)count);
     f->narrow_capacity = count;
     return NULL;

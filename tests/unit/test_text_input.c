@@ -142,7 +142,8 @@ static void test_broken_lines(void **state) {
         snprintf(file, sizeof file, "{\"text\": \"good\"}\n%s\n{\"text\": \"good\"}\n", broken[i]);
         gives("broken.jsonl", file, strlen(file), plain, "[good][good]");
         fails("broken.jsonl", file, strlen(file), strict, "broken.jsonl:2: ");
-        strcat(strcat(data, broken[i]), "\n");
+        size_t used = strlen(data);
+        snprintf(data + used, sizeof data - used, "%s\n", broken[i]);
     }
     put("many.jsonl", data, strlen(data));
     seen s = read_all(at("many.jsonl"), plain);

@@ -99,7 +99,7 @@ static void test_contents(void **state) {
     assert_int_equal(tokens_get_info(f[0])->eos, 257);
     for (int i = 0; i < DOCUMENTS; i++) {
         char head[16];
-        int32_t id[16];
+        int32_t id[16] = {0};
         uint64_t start = 0, n = (uint64_t)snprintf(head, sizeof head, "<%d>", i);
         int part = 0;
         for (; part < 2; part++) {
