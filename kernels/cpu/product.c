@@ -143,7 +143,7 @@ static void cut(const cpu_device *c, const product *p, int64_t *rows, int64_t *c
     }
 }
 
-void cpu_product_own(cpu_device *c, const product *p) {
+static void product_own(cpu_device *c, const product *p) {
     int64_t rows, cols;
     cut(c, p, &rows, &cols);
     int64_t a = M_BLOCK * K_BLOCK, b = K_BLOCK * smaller(round_up(cols, PANEL), N_BLOCK);
@@ -174,7 +174,10 @@ void cpu_product(device *d, const product *p) {
     if (p->m <= 0 || p->n <= 0) return;
     if (p->k <= 0) {
         if (!p->accumulate) clear_c(p);
+    } else if (onednn_takes(c->dnn, p)) {
+        err *e = onednn_product(c->dnn, p);
+        if (e) cpu_fail(c, e);
     } else {
-        cpu_product_own(c, p);
+        product_own(c, p);
     }
 }
