@@ -34,6 +34,7 @@ const st_tensor *st_at(const st_set *s, int i); // in order of file, then offset
 const st_tensor *st_find(const st_set *s, const char *name);
 const char *st_file_path(const st_set *s, int file);
 int st_file_count(const st_set *s);
+const char *st_dtype_name(dtype dt); // "F32", "BF16", "F16"
 // The `__metadata__` value of a key in any file, or NULL.
 const char *st_metadata(const st_set *s, const char *key);
 

@@ -314,22 +314,26 @@ static bool is_extra(const char *name) {
     return false;
 }
 
-static bool is_regular(const char *path) {
+// Copies a regular file, passes over anything else. A link to nowhere is an error: something is missing.
+static err *copy_extra(const char *from, const char *to, const char *name) {
     struct stat st;
-    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+    char *a = path_join(from, name), *b = path_join(to, name);
+    err *e = NULL;
+    if (stat(a, &st) != 0)
+        e = open_error(errno, a);
+    else if (S_ISREG(st.st_mode))
+        e = copy_file(a, b);
+    free(a);
+    free(b);
+    return e;
 }
 
 err *copy_model_extras(const char *from, const char *to) {
     DIR *d = opendir(from);
     if (!d) return open_error(errno, from);
     err *e = NULL;
-    for (struct dirent *f; !e && (f = readdir(d));) {
-        if (!is_extra(f->d_name)) continue;
-        char *a = path_join(from, f->d_name), *b = path_join(to, f->d_name);
-        if (is_regular(a)) e = copy_file(a, b);
-        free(a);
-        free(b);
-    }
+    for (struct dirent *f; !e && (f = readdir(d));)
+        if (is_extra(f->d_name)) e = copy_extra(from, to, f->d_name);
     closedir(d);
     return e;
 }

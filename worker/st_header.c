@@ -177,6 +177,16 @@ static err *parse_metadata(json_t *v, json_t **out) {
     return NULL;
 }
 
+static err *check_name(const char *name) {
+    size_t n = strlen(name);
+    if (n == 0 || n > MOST_NAME)
+        return err_new(ERR_INPUT, "tensor name of %zu bytes, expected 1 to %d", n, MOST_NAME);
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)name[i] < ' ' || name[i] == 127)
+            return err_new(ERR_INPUT, "tensor name %.80s holds control characters", name);
+    return NULL;
+}
+
 static err *parse_root(json_t *root, uint64_t data, int file, st_list *list, json_t **metadata) {
     const char *name = NULL;
     json_t *v = NULL;
@@ -188,8 +198,8 @@ static err *parse_root(json_t *root, uint64_t data, int file, st_list *list, jso
             if (e) return e;
             continue;
         }
-        if (!*name || strlen(name) > MOST_NAME)
-            return err_new(ERR_INPUT, "tensor name of %zu bytes, expected 1 to %d", strlen(name), MOST_NAME);
+        e = check_name(name);
+        if (e) return e;
         e = parse_tensor(v, data, &t);
         if (e) return err_wrap(e, "tensor %.80s", name);
         e = append(list, &t);

@@ -18,7 +18,5 @@ err *st_header_read(const char *path, int fd, uint64_t bytes, int file, st_list 
 // Bounds the nesting and the number of values of a JSON text before the parser, which works by recursion and
 // keeps every value, gets to see it.
 err *st_check_extent(const char *text, size_t bytes);
-// "F32", "BF16", "F16"
-const char *st_dtype_name(dtype dt);
 
 #endif

@@ -212,7 +212,12 @@ static void test_model_extras(void **state) {
         assert_false(path_exists(p));
         free(p);
     }
-    free(from), free(to);
+    char *link = path_join(from, "vocab.txt"), *nowhere = in(state, "nowhere");
+    assert_int_equal(symlink(nowhere, link), 0);
+    ok(remove_tree(to));
+    ok(make_dirs(to));
+    expect(copy_model_extras(from, to), ERR_INPUT, "vocab.txt: No such file");
+    free(from), free(to), free(link), free(nowhere);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)

@@ -90,6 +90,7 @@ static const hostile hostiles[] = {
     {"{\"a\":null}", 0, "tensor a: expected an object"},
     {"{\"a\":{}}", 0, "tensor a: expected an object"},
     {"{\"\":" T("\"F32\"", "[0]", "[0,0]") "}", 0, "tensor name of 0 bytes"},
+    {"{\"a\\u001b[2J\":" T("\"F32\"", "[0]", "[0,0]") "}", 0, "tensor name a?[2J holds control characters"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, "expected an object of dtype, shape and data_offsets"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"x\":1}}", 4,
      "expected an object of dtype"},
