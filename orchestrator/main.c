@@ -1,6 +1,8 @@
 // solar: finds the command and runs it.
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "scalar.h"
@@ -125,8 +127,17 @@ static int dispatch(int argc, char **argv) {
     return finish(unknown_command(name));
 }
 
+// libgomp lets idle threads spin for milliseconds, which stalls everybody as soon as threads or ranks outnumber free
+// cores (measured: 3x on a shared laptop), and reads its settings before main: so the program starts itself once more
+// with a short spin, unless the user has chosen.
+static void calm_threads(char **argv) {
+    if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
+    if (setenv("GOMP_SPINCOUNT", "2000", 1) == 0) execv("/proc/self/exe", argv);
+} // where execv is not possible the program runs on as it is, only slower on a busy machine
+
 // What was printed counts only when it arrived: a full disk or a closed pipe is an error.
 int main(int argc, char **argv) {
+    calm_threads(argv);
     int status = dispatch(argc, argv);
     bool lost = fflush(stdout) != 0 || ferror(stdout);
     if (!lost || status) return status;
