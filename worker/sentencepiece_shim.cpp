@@ -14,6 +14,7 @@
 
 struct sp_model {
     sentencepiece::SentencePieceProcessor processor;
+    bool splits_at_spaces = false;
 };
 
 namespace {
@@ -57,6 +58,73 @@ class lines : public sentencepiece::SentenceIterator {
     bool done_ = false;
 };
 
+// ---- reading the model type, which the library does not tell: field 3 of field 2 of the model, in
+// Protocol Buffers' encoding (https://protobuf.dev/programming-guides/encoding)
+
+bool varint(const std::string &s, size_t &at, uint64_t &value) {
+    value = 0;
+    for (int shift = 0; shift < 64 && at < s.size(); shift += 7) {
+        const auto byte = static_cast<unsigned char>(s[at++]);
+        value |= static_cast<uint64_t>(byte & 0x7f) << shift;
+        if (byte < 0x80) return true;
+    }
+    return false;
+}
+
+// The last value of a field: a number, or the range of its bytes. False: not there.
+bool field(const std::string &s, uint64_t wanted, uint64_t &number, std::string &bytes) {
+    bool found = false;
+    for (size_t at = 0; at < s.size();) {
+        uint64_t tag, value;
+        if (!varint(s, at, tag)) return false;
+        const bool ours = tag >> 3 == wanted;
+        switch (tag & 7) {
+        case 0:
+            if (!varint(s, at, value)) return false;
+            if (ours) number = value;
+            break;
+        case 1: at += 8; break;
+        case 2:
+            if (!varint(s, at, value) || value > s.size() - at) return false;
+            if (ours) bytes = s.substr(at, value);
+            at += value;
+            break;
+        case 5: at += 4; break;
+        default: return false;
+        }
+        found |= ours;
+    }
+    return found;
+}
+
+bool is_bpe(const std::string &proto) {
+    enum { TRAINER_SPEC = 2, MODEL_TYPE = 3, BPE = 2 };
+    uint64_t type = 0;
+    std::string spec, unused;
+    return field(proto, TRAINER_SPEC, type, spec) && field(spec, MODEL_TYPE, type, unused) && type == BPE;
+}
+
+// A piece that goes on past a space would be cut: none may hold one but at its start.
+bool only_leading_spaces(const std::string &piece) {
+    static const std::string space = "\xe2\x96\x81";
+    size_t at = 0;
+    while (piece.compare(at, space.size(), space) == 0) at += space.size();
+    return piece.find(space, at) == std::string::npos && piece.find(' ') == std::string::npos;
+}
+
+// In BPE without such pieces no merge reaches over the space between two words, and what happens on one
+// side of it never changes the other; that a text's start is treated like a space is asked of the model.
+bool splits_at_spaces(const sentencepiece::SentencePieceProcessor &p, const std::string &proto) {
+    if (!is_bpe(proto)) return false;
+    for (int i = 0; i < p.GetPieceSize(); i++)
+        if (!only_leading_spaces(p.IdToPiece(i))) return false;
+    std::vector<int> whole, parts, second;
+    if (!p.Encode("a b", &whole).ok() || !p.Encode("a", &parts).ok() || !p.Encode("b", &second).ok())
+        return false;
+    parts.insert(parts.end(), second.begin(), second.end());
+    return whole == parts;
+}
+
 void *copy_out(const void *data, size_t bytes) {
     char *out = static_cast<char *>(std::malloc(bytes + 1));
     if (!out) throw std::bad_alloc();
@@ -72,7 +140,10 @@ bool sp_open(const void *proto, size_t bytes, sp_model **out, char *why) {
     sp_model *m = nullptr;
     bool ok = guarded(why, [&] {
         m = new sp_model;
-        return good(m->processor.LoadFromSerializedProto({static_cast<const char *>(proto), bytes}), why);
+        const std::string model(static_cast<const char *>(proto), bytes);
+        if (!good(m->processor.LoadFromSerializedProto(model), why)) return false;
+        m->splits_at_spaces = splits_at_spaces(m->processor, model);
+        return true;
     });
     if (ok)
         *out = m;
@@ -85,6 +156,7 @@ void sp_close(sp_model *m) { delete m; }
 int sp_vocab(const sp_model *m) { return m->processor.GetPieceSize(); }
 int sp_bos(const sp_model *m) { return m->processor.bos_id(); }
 int sp_eos(const sp_model *m) { return m->processor.eos_id(); }
+bool sp_splits_at_spaces(const sp_model *m) { return m->splits_at_spaces; }
 
 bool sp_encode(const sp_model *m, const char *text, size_t bytes, int32_t **ids, size_t *count, char *why) {
     *ids = nullptr;

@@ -19,6 +19,9 @@ void sp_close(sp_model *m);
 int sp_vocab(const sp_model *m);
 int sp_bos(const sp_model *m); // -1: none
 int sp_eos(const sp_model *m);
+// Whether "A B" (one space between ASCII letters or digits) always has the ids of "A" followed by those of
+// "B", so that long text can be encoded in pieces.
+bool sp_splits_at_spaces(const sp_model *m);
 // *ids is malloc'ed (NULL when *count is 0).
 bool sp_encode(const sp_model *m, const char *text, size_t bytes, int32_t **ids, size_t *count, char *why);
 // Ids must be within the vocabulary. *text is malloc'ed and NUL-terminated.

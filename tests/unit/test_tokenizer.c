@@ -12,6 +12,7 @@
 #include <jansson.h>
 
 #include "fsutil.h"
+#include "sentencepiece_shim.h"
 #include "tokenizer.h"
 
 #define STORIES "../shared/data/stories260k"
@@ -226,6 +227,45 @@ static void test_train_refuses(void **state) {
     assert_false(path_exists(at("x.model")));
 }
 
+// Long text is encoded in parts; the ids must be those of the whole.
+static void check_parts(const char *model, bool splits) {
+    static const char *const word[] = {"the",    " king", "  of",     "castle.", "\n",
+                                       "River ", "1984",  "\u65e5 x", "\t",      "\xcc\x81"};
+    sp_model *sp;
+    tokenizer *t;
+    char *proto, why[WHY_BYTES], *text = malloc(100000);
+    size_t bytes, n = 0, count;
+    uint32_t seed = 7;
+    ids v = {0};
+    int32_t *whole;
+    for (int i = 0; n < 90000; i++) {
+        seed = seed * 1664525 + 1013904223;
+        n += (size_t)sprintf(text + n, "%s%s", word[(seed >> 20) % 10], i % 3 ? " " : "");
+    }
+    no_error(read_file(model, 1 << 24, &proto, &bytes));
+    assert_true(sp_open(proto, bytes, &sp, why));
+    assert_int_equal(sp_splits_at_spaces(sp), splits);
+    assert_true(sp_encode(sp, text, n, &whole, &count, why));
+    no_error(tokenizer_open(model, &t));
+    no_error(tokenizer_encode(t, text, n, &v));
+    assert_int_equal(v.count, count);
+    assert_memory_equal(v.id, whole, count * sizeof *whole);
+    ids_free(&v);
+    tokenizer_close(t);
+    sp_close(sp);
+    free(whole);
+    free(proto);
+    free(text);
+}
+
+static void test_parts(void **state) {
+    (void)state;
+    no_error(tokenizer_train(write_text("p.txt"), at("parts.model"), 320));
+    check_parts(at("parts.model"), true);
+    if (path_exists(STORIES)) check_parts(STORIES "/tokenizer.model", true);
+    if (path_exists(MISTRAL)) check_parts(MISTRAL "/tokenizer.model", true);
+}
+
 // ---- paths and damage
 
 static void test_paths(void **state) {
@@ -295,7 +335,8 @@ int main(void) {
         cmocka_unit_test(test_stories_ids), cmocka_unit_test(test_mistral_ids),
         cmocka_unit_test(test_corpus_ids),  cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_train),       cmocka_unit_test(test_train_refuses),
-        cmocka_unit_test(test_paths),       cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_parts),       cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_damage),
     };
     return cmocka_run_group_tests_name("tokenizer", tests, set_up, tear_down);
 }
