@@ -1,6 +1,9 @@
 # Helpers of the layout tests: a small model, tokens, and runs on meshes. Sourced by the scripts beside it.
 # Uses $SOLAR and $BUILD; everything lies in a temporary directory $T that is removed at the end.
 set -u
+. ../../jobs/local_mpi.sh
+BUILD=$(realpath "${BUILD:-../../build}")
+SOLAR=${SOLAR:-$BUILD/solar}
 passed=0 failed=0 skipped=0
 T=$(mktemp -d)
 trap 'rm -rf "$T"' EXIT
