@@ -160,9 +160,10 @@ err *cli_parse(const command *c, const opt *opts, int n_opts, int min_pos, int m
     return check_positional(&p, min_pos, max_pos);
 }
 
-// Lines of text, each indented.
+// Lines of text, each indented by just that.
 static void print_lines(FILE *out, const char *text, const char *indent) {
     while (*text) {
+        text += strspn(text, " ");
         size_t length = strcspn(text, "\n");
         fprintf(out, "%s%.*s\n", length ? indent : "", (int)length, text);
         text += length + (text[length] == '\n');

@@ -364,7 +364,8 @@ model_use() {
     bad "upscale: no such layer" 3 '' upscale M up --layers 0-1,1-2
     bad "upscale: not a list" 3 '' upscale M up --layers a-b
     bad "upscale: output is there" 2 'scaled' upscale M scaled --m 1
-    bad "verify: another depth" 5 '' verify M M2
+    bad "verify: another depth" 5 'layers' verify M scaled --m 0
+    bad "verify: another width" 5 '' verify M wide
     bad "verify: nothing there" 4 'none' verify M none
     cp -r scaled flipped
     printf '\x01' | dd of=flipped/model.safetensors bs=1 seek=$(($(stat -c %s flipped/model.safetensors) - 1)) conv=notrunc status=none
@@ -462,8 +463,8 @@ plans() {
 printf '{"text": "%s"}\n' "Four score and seven years ago" "our fathers brought forth" "on this continent" >text.jsonl
 run_yaml good.yaml
 model M
-model M2 's/hidden_layers": 2/hidden_layers": 1/'
-tensors | sed '/layers.1/d' | weights M2/model.safetensors
+model wide 's/"intermediate_size": 16/"intermediate_size": 24/'
+tensors | sed 's/ 16/ 24/' | weights wide/model.safetensors
 good "tokenize" tokenize text.jsonl --tokenizer bytes --out good.h5
 for group in no_command options broken_yaml wrong_keys wrong_sets missing_files safetensors indexes specs model_use \
     texts tokens plans; do
