@@ -2,6 +2,7 @@
 # Up-scaled models and trained checkpoints open in Hugging Face Transformers and give the loss that `solar eval`
 # gives: three families, fp32 and bf16, one rank and four. Needs torch, transformers and sentencepiece for
 # $ORACLE_PYTHON (default: python3), and skips without them; tests/unit/test_oracle.c needs none of that.
+# limit: 600
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 SOLAR=$(realpath "${SOLAR:-build/solar}")
@@ -32,9 +33,9 @@ must() {
 # agree NAME DIR: both read DIR from disk, in fp32, and score the same documents
 agree() {
     local ours
-    must "$1: solar eval" "$SOLAR" eval "$2" --text "$T/text.jsonl" --max-tokens 100 --json
+    must "$1: solar eval" "$SOLAR" eval "$2" --text "$T/text.jsonl" --max-tokens 60 --json
     ours=$(sed -n 's/.*"loss": \([0-9.]*\).*/\1/p' "$T/log")
-    if "$PYTHON" "$here/open_in_transformers.py" "$2" --text "$T/text.jsonl" --max-tokens 100 \
+    if "$PYTHON" "$here/open_in_transformers.py" "$2" --text "$T/text.jsonl" --max-tokens 60 \
         --expect "${ours:-nan}" >"$T/log" 2>&1; then
         ok "$1: loss $ours in both"
     else
@@ -66,9 +67,9 @@ family() {
     config "$T/train.yaml" "$base" "$T/$1-run" ", init: random"
     must "$1: train" "$SOLAR" train "$T/train.yaml"
     agree "$1, a checkpoint" "$T/$1-run/latest"
-    must "$1: upscale" "$SOLAR" upscale "$T/$1-run/latest" "$T/$1-deep" --m 1
+    must "$1: upscale" "$SOLAR" upscale "$T/$1-run/latest" "$T/$1-deep" --m 0
     agree "$1, up-scaled on disk" "$T/$1-deep"
-    config "$T/deep.yaml" "$T/$1-run/latest" "$T/$1-deep-run" ", dus: {m: 0}"
+    config "$T/deep.yaml" "$T/$1-run/latest" "$T/$1-deep-run" ", dus: {layers: [0-1, 0-1]}"
     must "$1: train on 4 ranks" mpirun -np 4 "$SOLAR" train "$T/deep.yaml" --set mesh.pipeline=2 \
         --set mesh.tensor=2 --set train.precision=bf16
     agree "$1, deepened in memory, trained in bf16 on 4 ranks" "$T/$1-deep-run/latest"
