@@ -19,7 +19,7 @@ check() {
     local label=$1 layers=$2 expected=$3 ranks=$4 said
     shift 4
     said=$(mpirun -np "$ranks" "$SOLAR" eval "$DATA/stories260k" --layers "$layers" --text "$DATA/tinystories.jsonl" \
-        --docs 60 --max-tokens 256 --device cpu --threads 1 --json "$@" 2>"$T/log" | sed -n 's/.*"loss": \([0-9.]*\).*"tokens": 15002.*/\1/p')
+        --docs 60 --max-tokens 256 --device cpu --threads 1 --json "$@" 2>"$T/log" </dev/null | sed -n 's/.*"loss": \([0-9.]*\).*"tokens": 15002.*/\1/p')
     if near "$expected" "${said:-nan}" && [ -n "$said" ]; then ok "$label: $said, expected $expected"
     else tail -n 3 "$T/log"; bad "$label: ${said:-no loss}, expected $expected"; fi
 }

@@ -49,7 +49,7 @@ EOF
 train() {
     local ranks=$1 config=$2 run=$3
     shift 3
-    mpirun -np "$ranks" "$SOLAR" train "$config" --set run.dir="$run" "$@" >"$run.log" 2>&1
+    mpirun -np "$ranks" "$SOLAR" train "$config" --set run.dir="$run" "$@" >"$run.log" 2>&1 </dev/null
 }
 
 # A base model of random weights, two steps old: $T/base-NAME/latest
