@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "data_order.h"
 #include "log.h"
 #include "tokenizer.h"
 #include "tokens.h"
@@ -13,17 +14,21 @@ static int run(int argc, char **argv);
 
 const command cmd_data = {
     .name = "data",
-    .brief = "show and check a token file",
-    .synopsis = "FILE.h5 [--check] [--sample N] [--tokenizer PATH] [--json]",
+    .brief = "show and check a token file, or the order of a run's samples",
+    .synopsis =
+        "FILE.h5 [--check] [--sample N] [--tokenizer PATH] [--json] | --order CONFIG [--from I] [--count N]",
     .about =
-        "Prints what a token file says of itself. --check reads all of it: every id within the vocabulary, "
-        "document starts\n"
-        "ascending, every document ended by EOS where there is one. --sample prints document N, decoded when "
-        "a "
-        "tokenizer is given\n"
-        "(files of plain bytes need none).",
+        "Prints what a token file says of itself. --check reads all of it: every id within the vocabulary,\n"
+        "document starts ascending, every document ended by EOS where there is one. --sample prints document "
+        "N,\n"
+        "decoded when a tokenizer is given (files of plain bytes need none). --order prints where the "
+        "training\n"
+        "samples of a run config come from, from position --from on; a run's position is the "
+        "samples_consumed\n"
+        "of its checkpoints.",
     .examples = "solar data web.h5\n"
-                "solar data web.h5 --check --sample 17 --tokenizer models/Mistral-7B-v0.1",
+                "solar data web.h5 --check --sample 17 --tokenizer models/Mistral-7B-v0.1\n"
+                "solar data --order jobs/solar_cpt.yaml --from 2048000 --count 16",
     .run = run,
 };
 
@@ -33,6 +38,8 @@ typedef struct settings {
     bool check, json, helped;
     int64_t sample, limit; // sample -1: none
     const char *tokenizer;
+    const char *order; // a config; NULL: a token file is shown
+    int64_t from, count;
 } settings;
 
 typedef struct findings {
@@ -240,18 +247,23 @@ done:
 static int run(int argc, char **argv) {
     err *e = NULL;
     int files = 0;
-    settings s = {.sample = -1, .limit = SHOWN_TOKENS};
+    settings s = {.sample = -1, .limit = SHOWN_TOKENS, .count = 16};
     const opt opts[] = {
         {"check", OPT_FLAG, &s.check, NULL, "read and check all of it", 0, 0},
         {"sample", OPT_INT, &s.sample, "N", "show document N, from 0", 0, 9e18},
         {"max-tokens", OPT_INT, &s.limit, "N", "of a document shown (default 512)", 1, 1e9},
         {"tokenizer", OPT_STRING, &s.tokenizer, "PATH", "to decode the sample with", 0, 0},
         {"json", OPT_FLAG, &s.json, NULL, "print JSON", 0, 0},
+        {"order", OPT_STRING, &s.order, "CONFIG", "print where the samples of this run come from", 0, 0},
+        {"from", OPT_INT, &s.from, "I", "with --order: first position (default 0)", 0, 9e18},
+        {"count", OPT_INT, &s.count, "N", "with --order: positions (default 16)", 1, 1e15},
     };
-    TRY(cli_parse(&cmd_data, opts, sizeof opts / sizeof *opts, 1, 1, argc, argv, &files, &s.helped));
+    TRY(cli_parse(&cmd_data, opts, sizeof opts / sizeof *opts, 0, 1, argc, argv, &files, &s.helped));
     if (s.helped) goto done;
     if (s.tokenizer && s.sample < 0) s.sample = 0;
-    e = show(&s, argv[1]);
+    if ((s.order != NULL) == (files == 1))
+        FAIL(ERR_USAGE, "expected a token FILE or --order CONFIG, one of the two");
+    e = s.order ? print_order(s.order, (uint64_t)s.from, (uint64_t)s.count) : show(&s, argv[1]);
 done:
     return cli_finish("data", e);
 }

@@ -39,7 +39,9 @@ static void is_error(err *e, err_code code, const char *words) {
 }
 
 static void put(const char *name, const char *data, size_t bytes) {
-    no_error(write_file_atomic(at(name), data, bytes));
+    FILE *f = fopen(at(name), "w");
+    assert_int_equal(fwrite(data, 1, bytes, f), bytes);
+    fclose(f);
 }
 
 static void put_gz(const char *name, const char *data, size_t bytes) {

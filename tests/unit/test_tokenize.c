@@ -311,6 +311,12 @@ static void test_data_command(void **state) {
     status_is(0, c, "data %s/cmd2.h5 --check --sample 3 --json");
     status_is(0, c, "data %s/cmd2.h5 --tokenizer %s/cmd.model");
     status_is(0, c, "data --help");
+    static const char order[] = "run: {dir: r}\nmodel: {base: b}\ntrain: {global_batch: 4, steps: 3}\n"
+                                "data: {seq_len: 64, train: [{files: cmd.h5}]}\n";
+    no_error(write_file_atomic(at("order.yaml"), order, sizeof order - 1));
+    status_is(0, c, "data --order %s/order.yaml --from 123456789012 --count 5");
+    status_is(ERR_USAGE, c, "data %s/cmd.h5 --order %s/order.yaml");
+    status_is(ERR_CONFIG, c, "data --order %s/corpus.jsonl");
     status_is(ERR_USAGE, c, "data");
     status_is(ERR_USAGE, c, "data %s/cmd.h5 --sample -2");
     status_is(ERR_USAGE, c, "data %s/cmd.h5 --sample 99999");
