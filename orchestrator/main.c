@@ -127,9 +127,9 @@ static int dispatch(int argc, char **argv) {
     return finish(unknown_command(name));
 }
 
-// libgomp lets idle threads spin for milliseconds, which stalls everybody as soon as threads or ranks outnumber free
-// cores (measured: 3x on a shared laptop), and reads its settings before main: so the program starts itself once more
-// with a short spin, unless the user has chosen.
+// libgomp lets idle threads spin for milliseconds, which stalls everybody as soon as threads or ranks
+// outnumber free cores (measured: 3x on a shared laptop), and reads its settings before main: so the program
+// starts itself once more with a short spin, unless the user has chosen.
 static void calm_threads(char **argv) {
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
     if (setenv("GOMP_SPINCOUNT", "2000", 1) == 0) execv("/proc/self/exe", argv);
