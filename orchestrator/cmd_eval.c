@@ -56,7 +56,7 @@ static err *documents_add(documents *d, const ids *v, int32_t bos, int64_t max_t
     return NULL;
 }
 
-static err *documents_read(const args *a, const char *dir, documents *d) {
+static err *documents_read(const args *a, const char *dir, const world *w, documents *d) {
     err *e = NULL;
     tokenizer *tok = NULL;
     text_input *in = NULL;
@@ -73,6 +73,10 @@ static err *documents_read(const args *a, const char *dir, documents *d) {
         TRY(tokenizer_encode(tok, text, bytes, &v));
         TRY(documents_add(d, &v, a->no_bos ? -1 : tokenizer_bos(tok), a->max_tokens));
     }
+    text_counts counts = text_get_counts(in);
+    if (w->rank == 0 && (counts.broken || counts.invalid_utf8))
+        log_warn("%s: %llu broken lines left out, %llu invalid UTF-8 sequences replaced", a->text,
+                 (unsigned long long)counts.broken, (unsigned long long)counts.invalid_utf8);
     if (!d->count) FAIL(ERR_INPUT, "%s holds no document with anything to predict", a->text);
 done:
     ids_free(&v);
@@ -104,6 +108,15 @@ static int64_t largest_id(const documents *d) {
     return most;
 }
 
+static err *check_vocabulary(const documents *d, int64_t vocab) {
+    int64_t id = largest_id(d);
+    if (id < vocab) return NULL;
+    return err_new(
+        ERR_INPUT,
+        "the tokenizer gives id %lld, the model's vocabulary has %lld: it is not the model's tokenizer",
+        (long long)id, (long long)vocab);
+}
+
 static engine_options options_of(const args *a, const char *dir, int64_t rows) {
     return (engine_options){.dir = dir,
                             .m = a->m,
@@ -122,7 +135,7 @@ static engine_options options_of(const args *a, const char *dir, int64_t rows) {
 static err *eval_documents(const args *a, const char *dir, const world *w, engine *g, result *r) {
     err *e = NULL;
     documents d = {0};
-    TRY(world_agree(w, documents_read(a, dir, &d)));
+    TRY(world_agree(w, documents_read(a, dir, w, &d)));
     engine_options o = options_of(a, dir, d.longest - 1);
     TRY(engine_open(&o, w, g));
     if (largest_id(&d) >= g->b.spec->vocab)

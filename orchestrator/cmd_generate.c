@@ -122,6 +122,19 @@ done:
     return e;
 }
 
+static err *check_fit(const engine *g, const world *w, const tokenizer *tok) {
+    if (g->m.dp > 1)
+        return err_new(ERR_CONFIG,
+                       "%d ranks for %d x %d parts: generation uses pipeline x tensor ranks, no more",
+                       w->size, g->m.pp, g->m.tp);
+    if (tokenizer_vocab(tok) > g->b.spec->vocab)
+        return err_new(
+            ERR_INPUT,
+            "the tokenizer has %d ids, the model's vocabulary %lld: it is not the model's tokenizer",
+            tokenizer_vocab(tok), (long long)g->b.spec->vocab);
+    return NULL;
+}
+
 static err *run_on_mesh(const args *a, const char *dir, const world *w, engine *g) {
     err *e = NULL;
     tokenizer *tok = NULL;
@@ -142,12 +155,7 @@ static err *run_on_mesh(const args *a, const char *dir, const world *w, engine *
                         .device = a->device,
                         .limit = 600};
     TRY(engine_open(&o, w, g));
-    if (g->m.dp > 1)
-        FAIL(ERR_CONFIG, "%d ranks for %d x %d parts: generation uses pipeline x tensor ranks, no more",
-             w->size, g->m.pp, g->m.tp);
-    if (tokenizer_vocab(tok) > g->b.spec->vocab)
-        FAIL(ERR_INPUT, "the tokenizer has %d ids, the model's vocabulary %lld", tokenizer_vocab(tok),
-             (long long)g->b.spec->vocab);
+    TRY(world_agree(w, check_fit(g, w, tok)));
     TRY(generate(g, a, tok, &prompt, &v));
 done:
     ids_free(&prompt);

@@ -146,6 +146,9 @@ err *plan_print(FILE *out, const config *c, const blueprint *b, int world) {
             m.pp, m.tp, c->train.precision == DT_F32 ? "fp32" : "bf16 with fp32 master weights");
     print_layers(out, b);
     TRY(print_memory(out, c, b, &m));
+    if (c->data.seq_len > b->spec->max_positions)
+        fprintf(out, "note      data.seq_len %lld is longer than the %lld positions the model was made for\n",
+                (long long)c->data.seq_len, (long long)b->spec->max_positions);
     print_step(out, c, b, &m);
 done:
     return e;

@@ -27,7 +27,7 @@ EOF
 tokens() {
     local out=$1
     shift
-    "$SOLAR" tokenize "$@" --tokenizer bytes --out "$out" >/dev/null 2>"$T/tokenize.log" || { cat "$T/tokenize.log"; exit 1; }
+    "$SOLAR" tokenize "$@" --format text --tokenizer bytes --out "$out" >/dev/null 2>"$T/tokenize.log" || { cat "$T/tokenize.log"; exit 1; }
 }
 
 # config FILE BASE: a run of 20 steps of 8 samples of 33 tokens on one or many ranks

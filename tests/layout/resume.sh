@@ -38,14 +38,16 @@ for pair in 1:1:1 2:1:2 3:3:1 8:2:2; do # from dp 1 x pp 2 x tp 2 at step 10 to 
     compare "pp 2 x tp 2 resumed on dp $((ranks / pp / tp)) x pp $pp x tp $tp" "$run" "$T/whole-1-1-1-fp32" 1e-5
 done
 
-# A signal: all ranks save at the same boundary and end with 75; the next life completes the run bit for bit.
+# A signal to one rank: all save at the same boundary and end with 75.
 run="$T/signal"
 train 4 "$T/c.yaml" "$run" "${deep[@]}" --set mesh.pipeline=2 --set mesh.tensor=2 --set train.steps=2000 --set schedule='{kind: constant}' --set checkpoint.every=0 --set eval.every=0 &
 pid=$!
-for _ in $(seq 200); do [ "$(grep -c grad_norm "$run/metrics.jsonl" 2>/dev/null || true)" -gt 5 ] 2>/dev/null && break; sleep 0.1; done
-pkill -TERM -f "run.dir=$run " && wait $pid
+for _ in $(seq 200); do [ "$(grep -c grad_norm "$run/metrics.jsonl" 2>/dev/null)" -gt 5 ] 2>/dev/null && break; sleep 0.1; done
+pkill -TERM -o -f "^$SOLAR train .*run.dir=$run "
+wait $pid
 status=$?
-if [ $status -eq 75 ] && [ -e "$run/latest/solar/state.json" ]; then ok "SIGTERM: saved, exit status 75"; else say "$run"; bad "SIGTERM: exit status $status"; fi
+if [ $status -eq 75 ] && [ -e "$run/latest/solar/state.json" ]; then ok "SIGTERM on one rank: all saved, exit status 75"
+else say "$run"; bad "SIGTERM: exit status $status"; fi
 
 # SIGKILL of one rank: the job ends at once, and the next life goes on from the last checkpoint.
 run="$T/kill"
@@ -53,7 +55,7 @@ args=("${deep[@]}" --set mesh.pipeline=2 --set mesh.tensor=2)
 train 4 "$T/c.yaml" "$run" "${args[@]}" --set train.steps=20 --set checkpoint.every=2 &
 pid=$!
 for _ in $(seq 200); do [ -e "$run/latest" ] && break; sleep 0.05; done
-pkill -KILL -o -f "$SOLAR train $T/c.yaml --set run.dir=$run "
+pkill -KILL -o -f "^$SOLAR train .*run.dir=$run "
 wait $pid
 status=$?
 [ $status -eq 137 ] && ok "SIGKILL: exit status 137" || bad "SIGKILL: exit status $status"
