@@ -9,7 +9,13 @@
 // Guards a library that is itself one global; it holds no state of ours.
 static pthread_mutex_t library = PTHREAD_MUTEX_INITIALIZER;
 
+// After a write has failed (a full disk), HDF5 1.10 crashes in its own clean-up at exit. Nothing is lost
+// without it: every file is closed by whoever opened it.
+static void open_library(void) { H5dont_atexit(); }
+
 void h5_lock(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, open_library);
     pthread_mutex_lock(&library);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
@@ -29,6 +35,8 @@ err *h5_err(err_code code, const char *fmt, ...) {
     va_end(ap);
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, theirs);
     H5Eclear2(H5E_DEFAULT);
+    for (char *p = theirs; *p; p++) // a message is one line
+        if (*p == '\n') *p = ' ';
     return theirs[0] ? err_new(code, "%s (HDF5: %s)", ours, theirs) : err_new(code, "%s", ours);
 }
 

@@ -1,6 +1,7 @@
 // Writing token files.
 #include <errno.h>
 #include <libgen.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,11 +71,13 @@ done:
     return e;
 }
 
-static void column_close(column *c) {
-    if (c->set > 0) H5Dclose(c->set);
+// False: something that was still in the library's cache could not be written.
+static bool column_close(column *c) {
+    bool good = c->set <= 0 || H5Dclose(c->set) >= 0;
     c->set = -1;
     free(c->buffer);
     c->buffer = NULL;
+    return good;
 }
 
 static err *write_info(hid_t file, const tokens_info *info) {
@@ -172,15 +175,18 @@ done:
     return err_wrap(e, "writing %s", w->path);
 }
 
+// Every one of these can be the call that meets a full disk.
 static err *close_file(tokens_writer *w) {
     err *e = NULL;
     TRY(column_flush(&w->tokens));
     TRY(column_flush(&w->documents));
-    column_close(&w->tokens);
-    column_close(&w->documents);
-    herr_t failed = H5Fclose(w->file);
-    w->file = -1;
-    if (failed < 0) TRY(h5_err(ERR_SYSTEM, "cannot finish: is the disk full?"));
+    bool good = H5Fflush(w->file, H5F_SCOPE_GLOBAL) >= 0;
+    good = good && column_close(&w->tokens) && column_close(&w->documents);
+    if (good) {
+        good = H5Fclose(w->file) >= 0;
+        w->file = -1;
+    }
+    if (!good) TRY(h5_err(ERR_SYSTEM, "cannot finish the file: is the disk full?"));
 done:
     return e;
 }

