@@ -60,6 +60,9 @@ err *st_writer_open(const char *path, const st_decl *decl, int count, const char
                     int n_meta, st_writer **out);
 // Appends the next bytes; tensors follow each other in the order declared.
 err *st_write(st_writer *w, const void *data, uint64_t bytes);
+// Appends bytes offset .. offset+bytes-1 of a tensor of other files. The kernel copies where it can, which is
+// as fast as cp, and what it copies is not hashed: the tensor's st_writer_hash is "" then.
+err *st_write_from(st_writer *w, const st_set *s, const st_tensor *t, uint64_t offset, uint64_t bytes);
 // XXH3-128 (hex, 32 digits) of the bytes of tensor i, once they are all written.
 const char *st_writer_hash(const st_writer *w, int i);
 // Checks that everything declared was written, fsyncs, closes. Frees w in any case.

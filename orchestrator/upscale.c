@@ -1,4 +1,4 @@
-// Depth up-scaling on disk: tensors stream from donor to output through one buffer.
+// Depth up-scaling on disk: tensors stream from donor to output.
 #include "upscale.h"
 
 #include <errno.h>
@@ -15,7 +15,7 @@
 #include "log.h"
 #include "model_dir.h"
 
-enum { BUFFER = 4 << 20 };
+enum { STEP = 64 << 20 }; // bytes between two looks at the progress
 
 typedef struct job {
     const upscale_options *o;
@@ -28,7 +28,6 @@ typedef struct job {
     int *first;                 // [files+1] rows of the table, file by file
     int files;
     uint64_t total, done;
-    void *buffer;
     progress progress;
     double start;
 } job;
@@ -164,9 +163,8 @@ static void report_progress(job *j) {
 
 static err *copy_tensor(job *j, const st_tensor *t, st_writer *w) {
     for (uint64_t at = 0, n; at < t->bytes; at += n) {
-        n = t->bytes - at < BUFFER ? t->bytes - at : BUFFER;
-        err *e = st_read(j->base.files, t, at, j->buffer, n);
-        if (!e) e = st_write(w, j->buffer, n);
+        n = t->bytes - at < STEP ? t->bytes - at : STEP;
+        err *e = st_write_from(w, j->base.files, t, at, n);
         if (e) return e;
         j->done += n;
         report_progress(j);
@@ -210,8 +208,7 @@ static err *write_tensors(job *j, int file, const char *name) {
 static err *write_weights(job *j) {
     err *e = NULL;
     char **names = calloc((size_t)j->files, sizeof *names);
-    j->buffer = malloc(BUFFER);
-    if (!names || !j->buffer) FAIL(ERR_SYSTEM, "no memory to copy tensors");
+    if (!names) FAIL(ERR_SYSTEM, "no memory for %d file names", j->files);
     for (int i = 0; i < j->files; i++) {
         names[i] = file_name(i, j->files);
         if (!names[i]) FAIL(ERR_SYSTEM, "no memory for a file name");
@@ -237,7 +234,6 @@ static void job_close(job *j) {
     free(j->parent);
     free(j->stage);
     free(j->first);
-    free(j->buffer);
 }
 
 static void fill_report(job *j, upscale_report *r) {

@@ -10,7 +10,7 @@
 #include "fsutil.h"
 #include "st_set.h"
 
-enum { ALIGNMENT = 64, FLUSH_EVERY = 32 << 20 };
+enum { ALIGNMENT = 64, FLUSH_EVERY = 64 << 20, SCRATCH = 4 << 20 };
 
 typedef struct piece {
     char *name;
@@ -26,11 +26,14 @@ struct st_writer {
     uint64_t written;   // of the current one
     uint64_t unflushed;
     XXH3_state_t *hash;
+    bool unhashed; // some of the current one was copied by the kernel
+    void *scratch; // for copies that the kernel will not do; NULL until then
 };
 
 static void writer_free(st_writer *w) {
     for (int i = 0; w->piece && i < w->count; i++) free(w->piece[i].name);
     free(w->piece);
+    free(w->scratch);
     if (w->hash) XXH3_freeState(w->hash);
     free(w->path);
     free(w);
@@ -106,12 +109,14 @@ static err *write_header(st_writer *w, const json_t *root) {
 // ---- the data
 
 // Ends every tensor that is complete: the current one, and empty ones behind it.
-static void finish_parts(st_writer *w) {
+static void finish_pieces(st_writer *w) {
     while (w->current < w->count && w->written == w->piece[w->current].bytes) {
         XXH128_hash_t h = XXH3_128bits_digest(w->hash);
-        snprintf(w->piece[w->current].hash, sizeof w->piece->hash, "%016llx%016llx",
-                 (unsigned long long)h.high64, (unsigned long long)h.low64);
+        if (!w->unhashed)
+            snprintf(w->piece[w->current].hash, sizeof w->piece->hash, "%016llx%016llx",
+                     (unsigned long long)h.high64, (unsigned long long)h.low64);
         XXH3_128bits_reset(w->hash);
+        w->unhashed = false;
         w->written = 0;
         w->current++;
     }
@@ -147,7 +152,7 @@ err *st_writer_open(const char *path, const st_decl *decl, int count, const char
     w->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (w->fd < 0) TRY(err_errno(errno, "cannot create %s", path));
     TRY(write_header(w, root));
-    finish_parts(w);
+    finish_pieces(w);
     *out = w;
     w = NULL;
 done:
@@ -176,7 +181,42 @@ err *st_write(st_writer *w, const void *data, uint64_t bytes) {
         p += n;
         bytes -= n;
         flush_early(w, n);
-        finish_parts(w);
+        finish_pieces(w);
+    }
+    return NULL;
+}
+
+// Bytes of n that the kernel copied: 0 where the file systems do not allow it.
+static uint64_t copy_in_kernel(st_writer *w, const st_set *s, const st_tensor *t, uint64_t offset,
+                               uint64_t n) {
+    off_t from = (off_t)(t->offset + offset);
+    ssize_t copied = copy_file_range(s->file[t->file].fd, &from, w->fd, NULL, (size_t)n, 0);
+    if (copied <= 0) return 0;
+    w->unhashed = true;
+    w->written += (uint64_t)copied;
+    flush_early(w, (uint64_t)copied);
+    finish_pieces(w);
+    return (uint64_t)copied;
+}
+
+static err *copy_by_hand(st_writer *w, const st_set *s, const st_tensor *t, uint64_t offset, uint64_t n) {
+    if (!w->scratch) w->scratch = malloc(SCRATCH);
+    if (!w->scratch) return err_new(ERR_SYSTEM, "no memory to write %s", w->path);
+    err *e = st_read(s, t, offset, w->scratch, n);
+    return e ? e : st_write(w, w->scratch, n);
+}
+
+err *st_write_from(st_writer *w, const st_set *s, const st_tensor *t, uint64_t offset, uint64_t bytes) {
+    if (w->current == w->count || bytes > w->piece[w->current].bytes - w->written || offset > t->bytes ||
+        bytes > t->bytes - offset)
+        return err_new(ERR_RUNTIME, "%s: asked to copy %llu bytes of %s, more than there are or than fit",
+                       w->path, (unsigned long long)bytes, t->name);
+    for (uint64_t end = offset + bytes, n; offset < end; offset += n) {
+        n = copy_in_kernel(w, s, t, offset, end - offset);
+        if (n > 0) continue;
+        n = end - offset < SCRATCH ? end - offset : SCRATCH;
+        err *e = copy_by_hand(w, s, t, offset, n);
+        if (e) return e;
     }
     return NULL;
 }

@@ -564,6 +564,47 @@ static void test_writer_misuse(void **state) {
     free(path);
 }
 
+// Copies between `from` and `to`, directories of one file system or of two.
+static void check_write_from(const char *from, const char *to) {
+    enum { BIG = 9000001 }; // more than the scratch of the slow way
+    const st_decl d[] = {{"a", DT_F16, 1, {BIG}}, {"none", DT_F32, 1, {0}}, {"b", DT_F32, 1, {2}}};
+    char *path = path_join(to, "w.safetensors"), *data = malloc(2 * BIG), *back = malloc(2 * BIG);
+    for (size_t i = 0; i < 2 * BIG; i++) data[i] = (char)(i * 2654435761u >> 11);
+    st_set *s = write_and_open(from, DT_BF16, BIG, 1, data), *copy = NULL;
+    const st_tensor *t = st_at(s, 0);
+    st_writer *w = NULL;
+    ok(st_writer_open(path, d, 3, NULL, 0, &w));
+    ok(st_write_from(w, s, t, 0, 5));
+    ok(st_write(w, data + 5, 10));
+    ok(st_write_from(w, s, t, 15, 2 * BIG - 15));
+    expect_and_free(st_write_from(w, s, t, 2 * BIG - 7, 8), ERR_RUNTIME, "more than there are");
+    expect_and_free(st_write_from(w, s, t, 0, 9), ERR_RUNTIME, "than fit");
+    ok(st_write(w, data, 8));
+    assert_true(strlen(st_writer_hash(w, 0)) % 32 == 0);
+    assert_int_equal(strlen(st_writer_hash(w, 2)), 32);
+    ok(st_writer_close(w));
+    ok(st_open(path, &copy));
+    ok(st_read(copy, st_find(copy, "a"), 0, back, 2 * BIG));
+    assert_memory_equal(back, data, 2 * BIG);
+    ok(st_read(copy, st_find(copy, "b"), 0, back, 8));
+    assert_memory_equal(back, data, 8);
+    st_close(s), st_close(copy), free(path), free(data), free(back);
+}
+
+static void test_write_from(void **state) {
+    check_write_from(*state, *state);
+    char other[] = "/dev/shm/solar-st-XXXXXX"; // where the kernel may not copy by itself
+    if (!mkdtemp(other)) {
+        print_message("no /dev/shm: copies across file systems were not tested\n");
+        return;
+    }
+    char *path = path_join(*state, "w.safetensors");
+    ok(remove_tree(path));
+    check_write_from(other, *state);
+    ok(remove_tree(other));
+    free(path);
+}
+
 static void test_write_index(void **state) {
     const char *const files[] = {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"};
     one_tensor(*state, files[0], "a");
@@ -603,6 +644,7 @@ int main(void) {
         TEST(test_writer),
         TEST(test_writer_misuse),
         TEST(test_write_index),
+        TEST(test_write_from),
     };
     return cmocka_run_group_tests_name("safetensors", tests, NULL, NULL);
 }
