@@ -12,7 +12,7 @@ out=runs/demo
 . "$here/local_mpi.sh"
 
 # ---- the clock: seconds each phase takes on two cores; what is left is scaled by how this machine does
-phases=(text 1 vocabulary 10 base 95 deepen 5 continue 50 resume 55 measure 20 generate 5 plot 1)
+phases=(text 1 vocabulary 2 base 70 deepen 1 continue 35 resume 40 measure 5 generate 3 plot 1)
 began=$SECONDS
 planned_before() { # PHASE: planned seconds before it and from it on
     local i before=0 after=0 seen=
@@ -33,12 +33,6 @@ fail() {
     echo "demo: error: $*" >&2
     exit 1
 }
-ranks() { # N COMMAND...
-    local n=$1
-    shift
-    mpirun -np "$n" "$@"
-}
-
 # ---- pieces
 write_config() { # a Llama of 8 layers; the weights will be random
     mkdir -p "$out/config"
@@ -70,12 +64,13 @@ children_of() { awk -v parent="$1" '{ sub(/^[0-9]+ \(.*\) /, ""); if ($2 == pare
 
 # Starts the continued pretraining and kills one rank with SIGKILL when a checkpoint exists and work was done since.
 train_and_kill() {
-    local job victim step=0
-    ranks 4 "$SOLAR" train "$here/demo_cpt.yaml" &
+    local victim step=
+    mpirun -np 4 "$SOLAR" train "$here/demo_cpt.yaml" &
     job=$!
-    trap 'kill -9 $job 2>/dev/null || true' EXIT
+    trap 'kill $job 2>/dev/null || true' EXIT
     while kill -0 $job 2>/dev/null; do
-        step=$(sed -n 's/^{"step": *\([0-9]*\), *"loss".*/\1/p' "$out/scaled/metrics.jsonl" 2>/dev/null | tail -n 1)
+        step=$(sed -n 's/^{"step": *\([0-9]*\), *"loss".*/\1/p' "$out/scaled/metrics.jsonl" 2>/dev/null |
+            tail -n 1) || true # not there yet
         if [ "${step:-0}" -ge "$kill_at" ] && [ -e "$out/scaled/latest" ]; then break; fi
         sleep 0.2
     done
@@ -86,23 +81,23 @@ train_and_kill() {
     fi
     echo "demo: kill -9 $victim (one of the 4 ranks), after step $step"
     kill -9 "$victim"
-    wait $job && fail "the run ended well although a rank was killed"
+    if wait $job; then fail "the run ended well although a rank was killed"; fi
     trap - EXIT
     echo "demo: the run is dead; its newest checkpoint: $(readlink "$out/scaled/latest" || cat "$out/scaled/latest")"
 }
 
 loss_of() { # MODEL [OPTION...]: mean loss on the chapters held out of training
-    "$SOLAR" eval "$@" --text "$out/heldout.jsonl" --max-tokens 256 --json | sed 's/.*"loss": *\([0-9.]*\).*/\1/'
+    "$SOLAR" eval "$@" --text "$out/heldout.jsonl" --max-tokens 256 --threads 1 --json | sed 's/.*"loss": *\([0-9.]*\).*/\1/'
 }
 
 continue_text() { # TITLE MODEL
     printf '%s:\n    ' "$1"
-    "$SOLAR" generate "$2" --prompt "$prompt" --tokens 48 --seed 3 | tr '\n' ' ' | fold -s -w 90 | sed '2,$s/^/    /'
+    "$SOLAR" generate "$2" --prompt "$prompt" --tokens 48 --seed 3 --threads 1 | tr '\n' ' ' | fold -s -w 90 | sed '2,$s/^/    /'
     echo
 }
 
 vocab=2048
-kill_at=60
+kill_at=130
 prompt="And the king said unto the people,"
 [ -z "${DEMO_TEXT:-}" ] || prompt="The people of this country"
 
@@ -118,11 +113,12 @@ echo "$(wc -l <"$out/text.jsonl") documents, $(($(wc -c <"$out/text.jsonl") / 10
 
 phase vocabulary "A SentencePiece vocabulary of $vocab, and the text as tokens"
 write_config
-"$SOLAR" tokenize --train-vocab $vocab --tokenizer "$out/config/tokenizer.model" "$out/text.jsonl"
-"$SOLAR" tokenize "$out/text.jsonl" --tokenizer "$out/config/tokenizer.model" --out "$out/tokens.h5" --valid 0.03
+"$SOLAR" tokenize "$out/text.jsonl" --train-vocab $vocab --out-model "$out/config/tokenizer.model"
+"$SOLAR" tokenize "$out/text.jsonl" --tokenizer "$out/config" --out "$out/tokens.h5" --valid "$out/tokens-valid.h5" \
+    --valid-fraction 0.03
 
 phase base "The base: 8 layers from random weights, on 2 data-parallel ranks"
-ranks 2 "$SOLAR" train "$here/demo_base.yaml"
+mpirun -np 2 "$SOLAR" train "$here/demo_base.yaml"
 
 phase deepen "Depth up-scaling on paper: layers 0..5, then 2..7"
 "$SOLAR" plan "$here/demo_cpt.yaml" --ranks 4
@@ -131,7 +127,7 @@ phase continue "Continued pretraining on 4 ranks (2 stages x 2 tensor-parallel),
 train_and_kill
 
 phase resume "The same command again: it resumes"
-ranks 4 "$SOLAR" train "$here/demo_cpt.yaml"
+mpirun -np 4 "$SOLAR" train "$here/demo_cpt.yaml"
 
 phase measure "Loss on the $(wc -l <"$out/heldout.jsonl") documents that no model has seen"
 base=$(loss_of "$out/base/latest")
