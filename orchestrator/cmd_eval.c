@@ -138,9 +138,7 @@ static err *eval_documents(const args *a, const char *dir, const world *w, engin
     TRY(world_agree(w, documents_read(a, dir, w, &d)));
     engine_options o = options_of(a, dir, d.longest - 1);
     TRY(engine_open(&o, w, g));
-    if (largest_id(&d) >= g->b.spec->vocab)
-        FAIL(ERR_INPUT, "the tokenizer gives id %lld, the model's vocabulary has %lld",
-             (long long)largest_id(&d), (long long)g->b.spec->vocab);
+    TRY(world_agree(w, check_vocabulary(&d, g->b.spec->vocab)));
     TRY(score_documents(g, &d, r));
 done:
     documents_free(&d);
@@ -258,7 +256,7 @@ static int run_eval(int argc, char **argv) {
         TRY(eval_tokens(&a, argv[1], &w, &g, &r));
     TRY(report(&a, &g, &r));
 done:
-    if (!e || err_is_shared(e)) engine_close(&g);
+    if (world_orderly(&w, e)) engine_close(&g);
     return world_close("eval", &w, e);
 }
 

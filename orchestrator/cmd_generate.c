@@ -210,7 +210,7 @@ static int run_generate(int argc, char **argv) {
     TRY(world_open(&argc, &argv, &w));
     TRY(run_on_mesh(&a, argv[1], &w, &g));
 done:
-    if (!e || err_is_shared(e)) engine_close(&g);
+    if (world_orderly(&w, e)) engine_close(&g);
     return world_close("generate", &w, e);
 }
 

@@ -78,7 +78,7 @@ static int run_train(int argc, char **argv) {
     TRY(training_open(&t));
     TRY(training_run(&t));
 done:
-    if (!e || err_is_shared(e)) training_close(&t);
+    if (world_orderly(&w, e)) training_close(&t);
     return world_close("train", &w, e);
 }
 

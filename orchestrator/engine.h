@@ -18,6 +18,8 @@ typedef struct world {
 // Starts MPI. Checks the world against what the launcher said (SLURM_NTASKS of a step, OMPI_COMM_WORLD_SIZE),
 // so that N ranks meant never become N trainings of one rank. Collective.
 err *world_open(int *argc, char ***argv, world *out);
+// Whether all ranks end here together, so that collective clean-up (MPI communicators) is in order.
+bool world_orderly(const world *w, const err *e);
 // Ends MPI. An error that all ranks share is printed by rank 0; one that may be this rank's alone is printed
 // here, and all ranks are ended with its exit status. Takes e over, returns the exit status.
 int world_close(const char *command, const world *w, err *e);

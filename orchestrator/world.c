@@ -41,9 +41,11 @@ err *world_open(int *argc, char ***argv, world *out) {
     return check_size(out->size);
 }
 
+bool world_orderly(const world *w, const err *e) { return !e || err_is_shared(e) || w->size == 1; }
+
 int world_close(const char *command, const world *w, err *e) {
     int code = (int)err_get_code(e), ready = 0;
-    bool alone = e && !err_is_shared(e) && w->size > 1; // other ranks may know nothing of it
+    bool alone = !world_orderly(w, e); // other ranks may know nothing of it
     MPI_Initialized(&ready);
     if (alone) e = err_wrap(e, "rank %d", w->rank);
     if (alone || w->rank == 0)
