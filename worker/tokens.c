@@ -36,7 +36,7 @@ static hid_t access_list(void) {
 static err *open_file(tokens_file *f) {
     err *e = NULL;
     hid_t list = -1;
-    if (access(f->path, R_OK) != 0) return err_errno(errno, "cannot read %s", f->path);
+    if (access(f->path, R_OK) != 0) return err_new(ERR_INPUT, "cannot read %s: %s", f->path, strerror(errno));
     list = access_list();
     f->file = H5Fopen(f->path, H5F_ACC_RDONLY, list);
     if (f->file < 0) TRY(h5_err(ERR_INPUT, "not an HDF5 file that can be opened, or a damaged one"));
