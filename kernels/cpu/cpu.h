@@ -34,10 +34,13 @@ bool cpu_scratch(cpu_device *c, int64_t floats);
 
 // A loop over independent pieces, split among the device's threads when `work` (about the number of
 // elements touched) is worth waking them.
+enum { SMALL_WORK = 1 << 14 };
+static inline bool shared_out(const cpu_device *c, int64_t work) {
+    return c->threads > 1 && work > SMALL_WORK;
+}
 #define PRAGMA(x) _Pragma(#x)
 #define PARALLEL(c, work)                                                                                    \
-    PRAGMA(omp parallel for schedule(static) num_threads((c)->threads) if ((c)->threads > 1 && (work) > SMALL_WORK))
-enum { SMALL_WORK = 1 << 14 };
+    PRAGMA(omp parallel for schedule(static) num_threads((c)->threads) if (shared_out(c, work)))
 
 // ---- rows of either element type, seen as floats a tile at a time. For DT_F32 these are the array
 // itself, for DT_BF16 a copy in `buffer`.

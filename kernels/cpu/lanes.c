@@ -21,7 +21,7 @@ const lanes *const *lanes_all(void) {
 }
 
 const lanes *lanes_best(void) {
-    const lanes *const *set = lanes_all();
-    while (!(*set)->supported()) set++;
-    return *set;
+    for (const lanes *const *set = lanes_all(); *set; set++)
+        if ((*set)->supported()) return *set;
+    return &lanes_base;
 }

@@ -42,6 +42,9 @@ typedef struct lanes {
     // panel[p*PANEL + j] = x[j*ld + p] for p < k, j < n; columns n..PANEL-1 are zeroed
     void (*transpose_panel)(float *panel, const float *x, int64_t ld, int64_t k, int64_t n);
 
+    // to[i/strip*stride + i%strip] = x[i] for i < n
+    void (*spread_strips)(float *to, int64_t stride, const float *x, int64_t n);
+
     void (*add)(float *y, const float *a, const float *b, int64_t n); // y = a + b
     void (*scale)(float *y, float c, int64_t n);                      // y *= c
     float (*dot)(const float *x, const float *y, int64_t n);

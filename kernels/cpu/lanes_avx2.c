@@ -14,6 +14,8 @@
 #define LANES_NAME "avx2"
 #define SUPPORTED  (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
 #define vsqrt(v)   ((vf)_mm256_sqrt_ps((__m256)(v)))
+#define vmax(a, b) ((vf)_mm256_max_ps((__m256)(a), (__m256)(b)))
+#define vmin(a, b) ((vf)_mm256_min_ps((__m256)(a), (__m256)(b)))
 
 extern const lanes lanes_avx2;
 #include "lanes.inc"

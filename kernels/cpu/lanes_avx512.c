@@ -16,7 +16,9 @@
 #define SUPPORTED                                                                                            \
     (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&                              \
      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-#define vsqrt(v) ((vf)_mm512_sqrt_ps((__m512)(v)))
+#define vsqrt(v)   ((vf)_mm512_sqrt_ps((__m512)(v)))
+#define vmax(a, b) ((vf)_mm512_max_ps((__m512)(a), (__m512)(b)))
+#define vmin(a, b) ((vf)_mm512_min_ps((__m512)(a), (__m512)(b)))
 
 extern const lanes lanes_avx512;
 #include "lanes.inc"

@@ -9,7 +9,7 @@
 enum {
     K_BLOCK = 256,
     N_BLOCK = 512, // columns of B in scratch: K_BLOCK x N_BLOCK floats
-    M_BLOCK = 128, // rows of A in scratch
+    M_BLOCK = 144, // rows of A in scratch
     C_ROWS = 1024, // rows of C between two copies of B, and of fp32 C in scratch when C is bf16
     DOT_ROWS = 3,  // up to so many rows of A, B^T is read once, where it lies
 };
@@ -73,17 +73,19 @@ static void place_a(const piece *w, tile *t, int64_t k0, int64_t i) {
     for (int64_t q = 0; q < t->k; q++) {
         float row[M_BLOCK];
         const float *from = row_get(w->l, p->dt, p->a, (k0 + q) * p->lda + i, row, t->m);
-        for (int64_t r = 0; r < t->m; r += strip)
-            memcpy(w->a + r * t->k + q * strip, from + r, (size_t)smaller(strip, t->m - r) * 4);
+        w->l->spread_strips(w->a + q * strip, t->a_strip, from, t->m);
     }
 }
+
+// Blocks of k are about equal: a short last one costs as much traffic in C as a long one.
+static int64_t k_block(int64_t k) { return round_up(pieces(k, pieces(k, K_BLOCK)), 8); }
 
 // Adds the product of columns k0.. of A and rows k0.. of B to N_BLOCK columns of C. A bf16 C is summed
 // in scratch.
 static void multiply_block(const piece *w, int64_t k0, int64_t i0, int64_t m, int64_t j0, int64_t n) {
     const product *p = w->p;
     bool whole = p->cdt == DT_F32;
-    tile t = {.n = n, .k = smaller(p->k - k0, K_BLOCK), .b = w->b, .b_row = PANEL};
+    tile t = {.n = n, .k = smaller(p->k - k0, k_block(p->k)), .b = w->b, .b_row = PANEL};
     t.b_panel = t.k * PANEL;
     t.add = k0 > 0 || p->accumulate;
     t.ldc = whole ? p->ldc : N_BLOCK;
@@ -104,7 +106,7 @@ static void piece_blocks(const piece *w) {
             int64_t n = smaller(w->j0 + w->n - j, N_BLOCK), m = smaller(w->i0 + w->m - i, C_ROWS);
             for (int64_t r = 0; half && p->accumulate && r < m; r++)
                 row_read(w->l, p->cdt, w->c + r * N_BLOCK, p->c, (i + r) * p->ldc + j, n);
-            for (int64_t k = 0; k < p->k; k += K_BLOCK) multiply_block(w, k, i, m, j, n);
+            for (int64_t k = 0; k < p->k; k += k_block(p->k)) multiply_block(w, k, i, m, j, n);
             for (int64_t r = 0; half && r < m; r++)
                 row_write(w->l, p->cdt, p->c, (i + r) * p->ldc + j, w->c + r * N_BLOCK, n);
         }

@@ -184,7 +184,7 @@ static void forward_case(run *r, const int64_t *s) {
     fill_inputs(r, s, &p, &m, qkv);
     attention a = describe(r, s, &p, &m, qkv);
     a.out = out->data, a.lse = lse->data;
-    solve(&m, a.q_start, a.q_rows, false);
+    if (compared(r)) solve(&m, a.q_start, a.q_rows, false);
     r->dev->ops->attention(r->dev, &a);
     expect_heads(r, out, m.batch, m.rows, a.q_start, a.q_rows, p.ld_out, 0, p.q, m.out,
                  tolerance(r->dt, 1e-6), "attention");
@@ -208,7 +208,7 @@ static void backward_case(run *r, const int64_t *s) {
     a.dq = grad->data, a.dk = element(r->dt, grad->data, p.q), a.dv = element(r->dt, grad->data, p.q + p.k);
     r->dev->ops->attention(r->dev, &a);
     r->dev->ops->attention_grad(r->dev, &a);
-    solve(&m, 0, m.rows, true);
+    if (compared(r)) solve(&m, 0, m.rows, true);
     // bf16: `out`, which delta is made of, was rounded as well
     double tol = r->dt == DT_F32 ? 2e-6 : 0.012;
     expect_heads(r, grad, 1, p.tokens, 0, p.tokens, p.ld, 0, p.q, m.dq, tol, "dq");
