@@ -10,7 +10,7 @@
 #include "fsutil.h"
 #include "st_set.h"
 
-enum { ALIGNMENT = 64, FLUSH_EVERY = 64 << 20, SCRATCH = 4 << 20 };
+enum { ALIGNMENT = 64, SCRATCH = 4 << 20 };
 
 typedef struct piece {
     char *name;
@@ -24,7 +24,6 @@ struct st_writer {
     piece *piece;
     int count, current; // current: the first that is not complete
     uint64_t written;   // of the current one
-    uint64_t unflushed;
     XXH3_state_t *hash;
     bool unhashed; // some of the current one was copied by the kernel
     void *scratch; // for copies that the kernel will not do; NULL until then
@@ -161,14 +160,6 @@ done:
     return e;
 }
 
-// Sets the disk to work while the next bytes are prepared, so that the sync at the end is short. Advice only.
-static void flush_early(st_writer *w, uint64_t bytes) {
-    w->unflushed += bytes;
-    if (w->unflushed < FLUSH_EVERY) return;
-    w->unflushed = 0;
-    (void)sync_file_range(w->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
-}
-
 err *st_write(st_writer *w, const void *data, uint64_t bytes) {
     const char *p = data;
     while (bytes > 0) {
@@ -180,7 +171,6 @@ err *st_write(st_writer *w, const void *data, uint64_t bytes) {
         w->written += n;
         p += n;
         bytes -= n;
-        flush_early(w, n);
         finish_pieces(w);
     }
     return NULL;
@@ -194,7 +184,6 @@ static uint64_t copy_in_kernel(st_writer *w, const st_set *s, const st_tensor *t
     if (copied <= 0) return 0;
     w->unhashed = true;
     w->written += (uint64_t)copied;
-    flush_early(w, (uint64_t)copied);
     finish_pieces(w);
     return (uint64_t)copied;
 }
