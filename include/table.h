@@ -15,20 +15,32 @@
 typedef enum role {
     R_EMBED,
     R_NORM1, // input_layernorm
-    R_Q, R_K, R_V, R_QB, R_KB, R_VB, R_O, R_OB,
+    R_Q,
+    R_K,
+    R_V,
+    R_QB,
+    R_KB,
+    R_VB,
+    R_O,
+    R_OB,
     R_NORM2, // post_attention_layernorm
-    R_GATE, R_UP, R_GATEB, R_UPB, R_DOWN, R_DOWNB,
+    R_GATE,
+    R_UP,
+    R_GATEB,
+    R_UPB,
+    R_DOWN,
+    R_DOWNB,
     R_FNORM, // model.norm
     R_HEAD,  // lm_head; no row when tied
     R_COUNT,
 } role;
 
 typedef struct tensor_row {
-    char name[80];    // Hugging Face name in the scaled model
-    char donor[80];   // name in the base model
+    char name[80];  // Hugging Face name in the scaled model
+    char donor[80]; // name in the base model
     role role;
-    int layer;        // -1 outside the layers
-    int stage;        // 0 for the embedding, last for final norm and head
+    int layer; // -1 outside the layers
+    int stage; // 0 for the embedding, last for final norm and head
     int ndim;
     int64_t shape[2]; // shape[1] is 1 for vectors
     int axis;         // tensor-parallel axis: 0 rows, 1 columns, -1 replicated

@@ -38,9 +38,9 @@ typedef struct verify_report {
 // Not collective.
 err *verify(const verify_options *o, verify_report *report);
 
-// worker of verify: the plan that OUT was most likely made by. Each layer gets the base layer that the most
+// The plan that OUT was most likely made by. Each layer gets the base layer that the most
 // of its tensors equal (by hash; equals are settled in favour of going on from the layer before). The caller
-// still has to prove it.
+// still has to prove it. Not collective.
 err *find_plan(const model_dir *base, const model_dir *out, depth_plan **plan);
 
 #endif

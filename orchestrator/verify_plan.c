@@ -32,7 +32,7 @@ static err *hash_layers(const model_dir *m, layer_hashes *out) {
     void *buffer = malloc(BUFFER);
     XXH3_state_t *state = XXH3_createState();
     for (int i = 0; i < m->table->count; i++) rows += m->table->row[i].layer >= 0;
-    *out = (layer_hashes){.layers = (int)m->spec->layers, .at = malloc((size_t)rows * sizeof *out->at)};
+    *out = (layer_hashes){.layers = (int)m->spec->layers, .at = calloc((size_t)rows + 1, sizeof *out->at)};
     out->per_layer = rows / out->layers;
     if (!buffer || !state || !out->at) FAIL(ERR_SYSTEM, "no memory to hash %d tensors", rows);
     for (int i = 0, k = 0; i < m->table->count; i++) {

@@ -2,6 +2,7 @@
 // MistralConfig and Qwen2Config; the sizes have none here: a config without them is not a config.
 #include "spec.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -143,7 +144,7 @@ static err *parse_all(const doc *d, model_spec *s) {
     err *e = NULL;
     const family *f = NULL;
     TRY(parse_family(d, &f));
-    strcpy(s->family, f->name);
+    snprintf(s->family, sizeof s->family, "%s", f->name);
     TRY(spec_check_keys(d, f->name));
     TRY(check_architectures(d, f));
     TRY(parse_sizes(d, f, s));

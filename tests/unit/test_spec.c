@@ -308,7 +308,7 @@ static void test_load_refusals(void **state) {
 static void test_deep_nesting_is_refused(void **state) {
     enum { DEPTH = 200000 };
     char *text = malloc(DEPTH + 16), *path = path_join(*state, "config.json");
-    strcpy(text, "{\"a\":");
+    memcpy(text, "{\"a\":", 5);
     memset(text + 5, '[', DEPTH);
     text[5 + DEPTH] = '\0';
     ok(write_file_atomic(path, text, strlen(text)));
