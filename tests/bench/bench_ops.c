@@ -247,7 +247,7 @@ static void adamw_work(bench *b, const void *what) {
                .master = r->x,
                .weight = r->dt == DT_F32 ? r->x : r->w,
                .m = r->y,
-               .v = r->y,
+               .v = (float *)r->y + T * F,
                .grad = r->z,
                .grad_scale = 1,
                .lr = 1e-3f,
