@@ -157,7 +157,8 @@ static void report_progress(job *j) {
     format_bytes(done, (double)j->done);
     format_bytes(total, (double)j->total);
     format_time(left, passed * (double)(j->total - j->done) / (double)(j->done ? j->done : 1));
-    progress_line(&j->progress, j->done == j->total, "upscale: %s of %s, %.0f MB/s, %s left", done, total,
+    progress_line(&j->progress, j->progress.tty && j->done == j->total,
+                  "upscale: %s of %s, %.0f MB/s, %s left", done, total,
                   (double)j->done / 1e6 / (passed > 0 ? passed : 1), left);
 }
 
@@ -248,6 +249,7 @@ err *upscale(const upscale_options *o, upscale_report *report) {
     err *e = NULL;
     job j = {.o = o, .start = now_seconds()};
     progress_start(&j.progress);
+    j.progress.last_time = j.start; // a short run needs no progress
     TRY(model_dir_open(o->base, &j.base));
     TRY(make_plan(&j));
     TRY(deal_files(&j));

@@ -107,7 +107,8 @@ static void report_progress(job *j) {
     format_bytes(total, (double)j->total);
     format_time(left, passed * (double)(j->total - j->report->bytes) /
                           (double)(j->report->bytes ? j->report->bytes : 1));
-    progress_line(&j->progress, j->report->bytes == j->total, "verify: %s of %s, %s left", done, total, left);
+    progress_line(&j->progress, j->progress.tty && j->report->bytes == j->total, "verify: %s of %s, %s left",
+                  done, total, left);
 }
 
 static uint64_t first_different(const char *a, const char *b, uint64_t n) {
@@ -175,6 +176,7 @@ err *verify(const verify_options *o, verify_report *report) {
     job j = {.o = o, .report = report, .start = now_seconds()};
     *report = (verify_report){0};
     progress_start(&j.progress);
+    j.progress.last_time = j.start; // a short run needs no progress
     TRY(model_dir_open(o->base, &j.base));
     TRY(model_dir_open(o->out, &j.out));
     TRY(choose_plan(&j));
