@@ -1,7 +1,7 @@
 # solar: `make` prints the targets. Needs only make and a shell to start: `make setup` installs the rest.
 SHELL    := /bin/sh
 
-# ---- choices: make CC=clang, SAN=1, CUDA=0|1|auto, NATIVE=1, WERROR=0, BUILD=DIR, JOBS=N
+# ---- choices: make CC=clang, SAN=1, CUDA=0|1|auto, NATIVE=1, WERROR=0, BUILD=DIR, JOBS=N, V=1 (commands in full)
 ifeq ($(origin CC),default)
 CC       := gcc
 endif
@@ -16,6 +16,7 @@ WERROR   ?= 1
 BUILD    ?= build$(if $(IS_CLANG),-clang)$(if $(filter 1,$(SAN)),-san)
 JOBS     ?= $(shell nproc 2>/dev/null || echo 2)
 PREFIX   ?= /usr/local
+Q        := $(if $(V),,@)
 MPICC    ?= mpicc
 # Parallel unless -j was given, which is not yet in MAKEFLAGS while this file is read
 ifeq ($(MAKELEVEL)$(filter -j%,$(shell tr "\0" " " </proc/$$PPID/cmdline 2>/dev/null)),0)
@@ -60,7 +61,7 @@ endif
 # ---- flags. Only options that keep NaN, infinities and the order of sums as written.
 OPT       = -O2
 KERNEL_OPT := $(if $(filter 1,$(SAN)),-O1,-O3 -fno-trapping-math)
-WARN     := -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror) -Wno-unknown-warning-option
+WARN     := -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror) $(if $(IS_CLANG),-Wno-unknown-warning-option)
 SAFE     := -fno-math-errno $(if $(filter 1,$(NATIVE)),-march=native)
 CFLAGS   ?= -g
 CXXFLAGS ?= $(CFLAGS)
@@ -93,7 +94,7 @@ TESTBIN  := $(UNIT) $(foreach s,$(TESTSRC),$(BUILD)/tests/$(notdir $(s:.c=)))
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
-	@echo "Options: SAN=1 (ASan, UBSan)  CC=clang  CUDA=0|1|auto  NATIVE=1  WERROR=0  BUILD=DIR  JOBS=N"
+	@echo "Options: SAN=1 (ASan, UBSan)  CC=clang  CUDA=0|1|auto  NATIVE=1  WERROR=0  BUILD=DIR  JOBS=N  V=1"
 
 demo: ## set up, build, then deepen and train a small model on real text (5 minutes)
 	@tests/setup/install.sh build demo
@@ -161,24 +162,30 @@ $(BUILD)/obj/orchestrator/main.o: $(BUILD)/commit
 $(BUILD)/obj/kernels/cpu/%.o: private OPT = $(KERNEL_OPT)
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(COMPILE) $(ALL_C) -MMD -MP -c $< -o $@
+	@echo "  cc   $<"
+	$(Q)$(COMPILE) $(ALL_C) -MMD -MP -c $< -o $@
 $(BUILD)/obj/%.o: %.cpp $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CXX) $(ALL_CXX) -MMD -MP -c $< -o $@
+	@echo "  c++  $<"
+	$(Q)$(CXX) $(ALL_CXX) -MMD -MP -c $< -o $@
 $(BUILD)/obj/%.cu.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(NVCC) $(NVFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+	@echo "  nvcc $<"
+	$(Q)$(NVCC) $(NVFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 $(BUILD)/libsolar.a: $(LIBOBJ) $(BUILD)/objects
 	@rm -f $@
-	ar rcs $@ $(LIBOBJ)
+	@echo "  ar   $@"
+	$(Q)ar rcs $@ $(LIBOBJ)
 $(BUILD)/solar: $(BUILD)/obj/orchestrator/main.o $(SANOBJ) $(BUILD)/libsolar.a
-	$(COMPILE) $(ALL_LD) -o $@ $^ $(LIBS)
+	@echo "  link $@"
+	$(Q)$(COMPILE) $(ALL_LD) -o $@ $^ $(LIBS)
 
 # One test program per file: tests/DIR/NAME.c becomes BUILD/tests/NAME
 define test_rule
 $(BUILD)/tests/%: tests/$(1)/%.c $(SANOBJ) $(BUILD)/libsolar.a $(BUILD)/flags
 	@mkdir -p $$(@D)
-	$$(COMPILE) $$(ALL_C) -Iworker -Ikernels -Iorchestrator -MMD -MP $$(ALL_LD) -o $$@ $$< $(SANOBJ) $(BUILD)/libsolar.a $$(LIBS) -lcmocka
+	@echo "  test $$<"
+	$(Q)$$(COMPILE) $$(ALL_C) -Iworker -Ikernels -Iorchestrator -MMD -MP $$(ALL_LD) -o $$@ $$< $(SANOBJ) $(BUILD)/libsolar.a $$(LIBS) -lcmocka
 endef
 $(foreach d,unit $(TESTDIRS),$(eval $(call test_rule,$(d))))
 
