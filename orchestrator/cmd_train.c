@@ -17,6 +17,7 @@ typedef struct args {
 // and then it is moved aside, not deleted.
 static err *make_fresh(const char *dir, bool overwrite) {
     char *aside = NULL, *checkpoints = path_join(dir, "checkpoints");
+    run_lock lock = {0};
     err *e = NULL;
     if (!path_exists(checkpoints)) goto done;
     if (!overwrite)
@@ -25,6 +26,7 @@ static err *make_fresh(const char *dir, bool overwrite) {
              "run.dir, or add "
              "--overwrite to move it aside",
              dir);
+    TRY(run_lock_take(dir, &lock)); // never from under a run that is going on
     for (int i = 1; !aside || path_exists(aside); i++) {
         free(aside);
         if (asprintf(&aside, "%s.old-%d", dir, i) < 0) FAIL(ERR_SYSTEM, "out of memory");
@@ -32,6 +34,7 @@ static err *make_fresh(const char *dir, bool overwrite) {
     if (rename(dir, aside) != 0) FAIL(ERR_SYSTEM, "%s cannot be moved to %s", dir, aside);
     log_warn("moved the former run to %s", aside);
 done:
+    run_lock_release(&lock);
     free(aside);
     free(checkpoints);
     return e;

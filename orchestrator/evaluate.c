@@ -33,9 +33,9 @@ err *evaluate(training *t, part *p, double loss[MAX_VALID], double *mean) {
     int64_t L = t->cfg->data.seq_len, B = p->shape.batch, tokens = 0;
     int sets = t->cfg->data.n_valid;
     double total = 0;
-    int32_t *rows = malloc((size_t)(B * (L + 1) * 4) * 3), *in = rows + B * (L + 1),
-            *target = in + B * (L + 1);
+    int32_t *rows = malloc((size_t)(B * (L + 1) * 4) * 3);
     if (!rows) return err_new(ERR_SYSTEM, "out of memory for validation samples");
+    int32_t *in = rows + B * (L + 1), *target = in + B * (L + 1);
     t->c->phase = "evaluate";
     memset(loss, 0, sizeof *loss * MAX_VALID);
     for (int i = 0; i < sets; i++) TRY(score(t, p, t->valid[i], rows, in, target, &loss[i]));
@@ -47,6 +47,11 @@ err *evaluate(training *t, part *p, double loss[MAX_VALID], double *mean) {
         loss[i] /= (double)n;
     }
     *mean = total / (double)tokens;
+    if (!isfinite(*mean))
+        e = err_share(err_new(ERR_NUMERIC,
+                              "the validation loss is %g: the weights hold NaN, or are so large that they "
+                              "overflow; nothing of this is saved",
+                              *mean));
 done:
     free(rows);
     return e;
@@ -140,6 +145,7 @@ err *evaluate_run(training *t) {
     run_state *s = &t->state;
     if (!t->cfg->data.n_valid) return NULL;
     TRY(evaluate(t, t->p, loss, &mean));
+    s->evaluated_step = s->step;
     if (s->step == 0) s->scaled_loss = mean;
     if (t->m.rank == 0) {
         say(t, mean);

@@ -106,7 +106,8 @@ static err *save(training *t, bool must) {
     err *e = checkpoint_save(t->p, t->c, &o, &t->state);
     if (!e && t->m.rank == 0)
         log_info("saved checkpoints/step-%08lld in %.1f s", (long long)t->state.step, now_seconds() - start);
-    if (!e || must || err_get_code(e) == ERR_PEER) return e;
+    bool fatal = !err_is_shared(e) || err_get_code(e) == ERR_PEER || err_get_code(e) == ERR_NUMERIC;
+    if (!e || must || fatal) return e;
     if (t->m.rank == 0)
         log_warn("%s; training goes on, the next save comes at the usual interval", err_text(e));
     err_free(e);
@@ -131,31 +132,40 @@ static err *stopped(const training *t) {
         (long long)t->state.step, (long long)t->cfg->train.steps));
 }
 
+static bool finished(const training *t) {
+    return t->state.step >= t->cfg->train.steps ||
+           (t->cfg->eval.stop_when_recovered && t->state.recovered_step >= 0);
+}
+
+// What a signal kept the former life from evaluating is made up for.
+static bool evaluation_is_owed(const training *t) {
+    const run_state *s = &t->state;
+    return !t->resumed || (due(s->step, t->cfg->eval.every) && s->evaluated_step != s->step);
+}
+
 err *training_run(training *t) {
     err *e = NULL;
     const config *c = t->cfg;
     run_state *s = &t->state;
     step_report r = {0};
     progress line;
-    bool end = false;
+    bool stop = false;
     progress_start(&line);
-    if (s->step >= c->train.steps && t->m.rank == 0)
-        log_info("nothing to do: all %lld steps are done", (long long)s->step);
-    if (!t->resumed) TRY(evaluate_run(t));
+    if (evaluation_is_owed(t)) TRY(evaluate_run(t));
+    if (finished(t) && t->m.rank == 0)
+        log_info("nothing to do: %s", s->step < c->train.steps ? "it has recovered" : "all steps are done");
+    if (finished(t) && !t->resumed) TRY(save(t, true));
     t->begin = now_seconds();
     t->first_step = s->step;
     t->c->limit = c->timeout.step;
-    while (s->step < c->train.steps && !end) {
+    while (!finished(t) && !stop) {
         TRY(take_step(t, &r, &line));
-        end = r.signals > 0;
-        if (!end && (due(s->step, c->eval.every) || s->step == c->train.steps)) {
-            TRY(evaluate_run(t));
-            end = c->eval.stop_when_recovered && s->recovered_step >= 0;
-        }
-        bool last = end || s->step == c->train.steps;
+        stop = r.signals > 0 && s->step < c->train.steps;
+        if (!stop && (due(s->step, c->eval.every) || s->step == c->train.steps)) TRY(evaluate_run(t));
+        bool last = stop || finished(t);
         if (last || due(s->step, c->checkpoint.every)) TRY(save(t, last));
     }
-    if (r.signals > 0 && s->step < c->train.steps) return stopped(t);
+    if (stop) return stopped(t);
     say_end(t);
 done:
     return e;

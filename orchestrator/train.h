@@ -7,6 +7,7 @@
 #include "config.h"
 #include "engine.h"
 #include "metrics.h"
+#include "run_lock.h"
 #include "stream.h"
 
 enum { MAX_VALID = 16 };
@@ -15,6 +16,7 @@ typedef struct training {
     const world *w;
     config *cfg;
     char *config_text; // resolved
+    char *plan_text;   // rank 0
     blueprint b;
     mesh m;
     device *dev;
@@ -24,9 +26,10 @@ typedef struct training {
     valid_set *valid[MAX_VALID];
     part *p;
     trainer *t;
-    metrics *log; // rank 0
+    metrics *log;  // rank 0
+    run_lock lock; // rank 0
     run_state state;
-    bool resumed, accept_data;
+    bool resumed, accept_data, other_valid; // other_valid: not the validation sets that the run began with
     // progress
     double begin; // of this life's first step
     int64_t first_step;
@@ -47,7 +50,7 @@ err *training_run(training *t);
 void training_close(training *t);
 
 // evaluate.c: loss of the validation sets by `p`; per set to loss[], the mean over all tokens to *mean.
-// Collective over all ranks; the same result everywhere.
+// Collective over all ranks; the same result everywhere. ERR_NUMERIC: it is not finite.
 err *evaluate(training *t, part *p, double loss[MAX_VALID], double *mean);
 // Loss of the base model on the same samples and mesh; NaN with a message where it cannot be measured.
 err *evaluate_base(training *t);

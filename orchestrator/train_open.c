@@ -39,18 +39,27 @@ static err *write_text(const char *dir, const char *name, const char *text) {
     return e;
 }
 
+// The directory is this run's alone from here on.
 static err *prepare_directory(training *t) {
     err *e = NULL;
     const char *dir = t->cfg->run.dir;
-    char *plan = NULL;
-    TRY(plan_text(t->cfg, &t->b, t->w->size, &plan));
-    fputs(plan, stderr);
+    TRY(plan_text(t->cfg, &t->b, t->w->size, &t->plan_text));
+    fputs(t->plan_text, stderr);
     TRY(make_dirs(dir));
+    TRY(run_lock_take(dir, &t->lock));
     checkpoint_clean(dir);
-    TRY(write_text(dir, "plan.txt", plan));
-    TRY(write_text(dir, "config.yaml", t->config_text));
 done:
-    free(plan);
+    return e;
+}
+
+// Once it is known that this config may go on with the run.
+static err *write_papers(training *t) {
+    err *e = NULL;
+    const char *dir = t->cfg->run.dir;
+    TRY(write_text(dir, "plan.txt", t->plan_text));
+    TRY(write_text(dir, "config.yaml", t->config_text));
+    TRY(metrics_open(dir, t->resumed ? t->state.step : -1, &t->log));
+done:
     return e;
 }
 
@@ -97,6 +106,21 @@ static char *data_order(const training *t) {
     return text;
 }
 
+// The same of the validation samples.
+static char *valid_order(const training *t) {
+    const config *c = t->cfg;
+    char *text = NULL;
+    size_t bytes;
+    FILE *f = open_memstream(&text, &bytes);
+    if (!f) return NULL;
+    fprintf(f, "seq_len %lld", (long long)c->data.seq_len);
+    for (int i = 0; i < c->data.n_valid; i++)
+        fprintf(f, "; %s, %lld samples of %s", c->data.valid[i].name, (long long)valid_samples(t->valid[i]),
+                c->data.valid[i].files);
+    fclose(f);
+    return text;
+}
+
 // ---- state: new, or from a checkpoint
 
 static err *new_state(training *t) {
@@ -106,9 +130,11 @@ static err *new_state(training *t) {
                            .scaled_loss = NAN,
                            .recovered_step = -1,
                            .recovered_tokens = -1,
+                           .evaluated_step = -1,
                            .depth_plan = depth_text(t->b.plan),
-                           .data_order = data_order(t)};
-    return t->state.depth_plan && t->state.data_order
+                           .data_order = data_order(t),
+                           .valid_order = valid_order(t)};
+    return t->state.depth_plan && t->state.data_order && t->state.valid_order
                ? NULL
                : err_new(ERR_SYSTEM, "out of memory for the run state");
 }
@@ -132,6 +158,23 @@ static err *check_state(training *t, const run_state *now) {
         s->data_order, now->data_order);
 }
 
+static void swap_text(char **a, char **b) {
+    char *text = *a;
+    *a = *b;
+    *b = text;
+}
+
+// A base loss on other samples says nothing about these: it is measured again, and so is recovery.
+static void check_valid(training *t, run_state *now) {
+    run_state *s = &t->state;
+    t->other_valid = strcmp(s->valid_order, now->valid_order) != 0;
+    if (!t->other_valid) return;
+    if (t->m.rank == 0) log_warn("the validation sets are not those that the run began with");
+    swap_text(&s->valid_order, &now->valid_order);
+    s->base_loss = NAN;
+    s->recovered_step = s->recovered_tokens = s->evaluated_step = -1;
+}
+
 static err *resume_state(training *t, const char *dir) {
     err *e = NULL;
     run_state now;
@@ -140,11 +183,8 @@ static err *resume_state(training *t, const char *dir) {
     t->state = (run_state){0};
     e = checkpoint_state(dir, &t->state);
     if (!e) e = check_state(t, &now);
-    if (!e && t->accept_data) {
-        char *old = t->state.data_order;
-        t->state.data_order = now.data_order;
-        now.data_order = old;
-    }
+    if (!e) check_valid(t, &now);
+    if (!e && t->accept_data) swap_text(&t->state.data_order, &now.data_order);
     run_state_free(&now);
 done:
     return e;
@@ -185,10 +225,6 @@ static err *start_stream(training *t) {
     return stream_start(t->data, t->state.samples_consumed, t->m.d * rows, rows, t->cfg->train.global_batch);
 }
 
-static err *open_log(training *t) {
-    return t->m.rank == 0 ? metrics_open(t->cfg->run.dir, t->resumed ? t->state.step : -1, &t->log) : NULL;
-}
-
 err *training_open(training *t) {
     err *e = NULL;
     char *checkpoint = NULL;
@@ -199,8 +235,8 @@ err *training_open(training *t) {
     TRY(comm_agree(t->c, open_data(t)));
     t->resumed = checkpoint != NULL;
     TRY(comm_agree(t->c, checkpoint ? resume_state(t, checkpoint) : new_state(t)));
-    TRY(comm_agree(t->c, open_log(t)));
-    if (!t->resumed) TRY(evaluate_base(t));
+    TRY(comm_agree(t->c, t->m.rank == 0 ? write_papers(t) : NULL));
+    if (!t->resumed || t->other_valid) TRY(evaluate_base(t));
     TRY(comm_agree(t->c, build_model(t, checkpoint)));
     TRY(comm_agree(t->c, start_stream(t)));
     if (t->resumed && t->m.rank == 0)
@@ -222,4 +258,6 @@ void training_close(training *t) {
     run_state_free(&t->state);
     config_free(t->cfg);
     free(t->config_text);
+    free(t->plan_text);
+    run_lock_release(&t->lock);
 }

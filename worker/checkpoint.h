@@ -26,9 +26,11 @@ typedef struct run_state {
     char *depth_plan;                         // text form
     int base_layers;                          // n
     char *data_order;                         // fingerprint of what fixes the order of samples
+    char *valid_order;                        // the same of the validation samples
     double base_loss;                         // validation loss of the base model; NaN: not measured
     double scaled_loss;                       // of the scaled model before the first step; NaN: not measured
     int64_t recovered_step, recovered_tokens; // -1: not yet
+    int64_t evaluated_step;                   // of the last evaluation; -1: not yet
 } run_state;
 
 void run_state_free(run_state *s); // the strings
@@ -41,12 +43,15 @@ typedef struct save_options {
 } save_options;
 
 // Writes the checkpoint of p's weights and optimizer and publishes it. On failure nothing but a removed
-// temporary directory has changed, and every rank returns the same error. Collective over all ranks.
+// temporary directory has changed, and every rank returns the same error, marked as shared (one that is not is
+// this rank's alone). ERR_NUMERIC: weights or optimizer state are not finite. Collective over all ranks.
 err *checkpoint_save(part *p, comm *c, const save_options *o, const run_state *s);
 
 // Newest checkpoint of a run that verifies, as a path in *dir (caller frees), or NULL when the run has none.
 // Every byte is read and checked by all ranks together; a damaged checkpoint is named on rank 0, moved aside
-// as damaged-step-..., and the next older one is tried. None good: ERR_INPUT. Collective over all ranks.
+// as damaged-step-..., and the next older one is tried. None good: ERR_INPUT. A disk or a machine that fails
+// (ERR_SYSTEM) says nothing about the checkpoint: it stays, and the error is returned. `latest` points to what
+// was found. Collective over all ranks.
 err *checkpoint_find(comm *c, const char *run_dir, char **dir);
 // Reads DIR/solar/state.json. Not collective.
 err *checkpoint_state(const char *dir, run_state *s);
@@ -55,7 +60,7 @@ err *checkpoint_load(part *p, const char *dir);
 // Verifies rank's share (every world-th item) of DIR against its manifest. ERR_MISMATCH names the file and
 // tensor. Not collective.
 err *checkpoint_verify(const char *dir, int rank, int world);
-// Removes what an interrupted save left behind. One rank calls it.
+// Removes what an interrupted life left behind. One rank calls it, and no other life may be running.
 void checkpoint_clean(const char *run_dir);
 
 char *state_to_json(const run_state *s); // caller frees

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,12 +17,21 @@ char *checkpoint_path(const char *run_dir, const char *prefix, int64_t step) {
     return asprintf(&path, "%s/checkpoints/%s%08lld", run_dir, prefix, (long long)step) < 0 ? NULL : path;
 }
 
-static err *move_latest(const char *run_dir, const char *final) {
+static bool points_at(const char *link, const char *target) {
+    char found[256];
+    ssize_t n = readlink(link, found, sizeof found - 1);
+    if (n < 0) return false;
+    found[n] = 0;
+    return strcmp(found, target) == 0;
+}
+
+err *checkpoint_point(const char *run_dir, const char *final) {
     err *e = NULL;
     char *latest = path_join(run_dir, "latest"), *temp = path_join(run_dir, ".latest.tmp"), *target = NULL;
     const char *base = strrchr(final, '/') + 1;
     if (asprintf(&target, "checkpoints/%s", base) < 0)
         FAIL(ERR_SYSTEM, "out of memory for the pointer `latest`");
+    if (points_at(latest, target)) goto done;
     if (unlink(temp) != 0 && errno != ENOENT)
         FAIL(ERR_SYSTEM, "%s cannot be removed: %s", temp, strerror(errno));
     if (symlink(target, temp) != 0) {
@@ -48,7 +58,7 @@ err *checkpoint_publish(const char *run_dir, const char *temp, const char *final
         goto done;
     }
     TRY(fsync_path(dir));
-    TRY(move_latest(run_dir, final));
+    TRY(checkpoint_point(run_dir, final));
 done:
     free(dir);
     return e;
@@ -115,16 +125,23 @@ err *checkpoint_set_aside(const char *run_dir, int64_t step) {
     return e;
 }
 
-void checkpoint_clean(const char *run_dir) {
-    char *path = path_join(run_dir, "checkpoints");
-    DIR *d = opendir(path);
+static void remove_matching(const char *dir, const char *pattern) {
+    DIR *d = opendir(dir);
     for (struct dirent *f; d && (f = readdir(d));) {
-        if (strncmp(f->d_name, ".tmp-step-", 10) != 0) continue;
-        char *temp = path_join(path, f->d_name);
-        log_info("removing %s, left by an interrupted save", temp);
-        err_free(remove_tree(temp));
+        if (fnmatch(pattern, f->d_name, 0) != 0) continue;
+        char *temp = path_join(dir, f->d_name);
+        log_info("removing %s, left by an interrupted life", temp);
+        err *e = remove_tree(temp);
+        if (e) log_warn("%s", err_text(e));
+        err_free(e);
         free(temp);
     }
     if (d) closedir(d);
+}
+
+void checkpoint_clean(const char *run_dir) {
+    char *path = path_join(run_dir, "checkpoints");
+    remove_matching(path, ".tmp-step-*");
+    remove_matching(run_dir, "*.tmp-[0-9]*-[0-9]*"); // of write_file_atomic
     free(path);
 }

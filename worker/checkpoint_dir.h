@@ -10,6 +10,8 @@
 char *checkpoint_path(const char *run_dir, const char *prefix, int64_t step);
 // Renames temp to final, then moves RUN/latest to it; fsyncs both directories.
 err *checkpoint_publish(const char *run_dir, const char *temp, const char *final);
+// Moves RUN/latest to a checkpoint, unless it is there.
+err *checkpoint_point(const char *run_dir, const char *final);
 // Steps of the published checkpoints, newest first; caller frees. 0 when there are none.
 err *checkpoint_list(const char *run_dir, int64_t **steps, int *count);
 // Removes all but the newest `keep` checkpoints (0: removes nothing). Failures are warnings.

@@ -25,7 +25,7 @@ static err *try_checkpoint(comm *c, const char *run_dir, int64_t step, bool *goo
     err *e = comm_agree(c, checkpoint_verify(path, c->m.rank, c->m.world));
     free(path);
     *good = !e;
-    if (!e || err_get_code(e) == ERR_PEER) return e;
+    if (err_get_code(e) != ERR_MISMATCH && err_get_code(e) != ERR_INPUT) return e;
     if (c->m.rank == 0) log_warn("%s; moved aside as damaged-step-%08lld", err_text(e), (long long)step);
     err_free(e);
     return comm_agree(c, c->m.rank == 0 ? checkpoint_set_aside(run_dir, step) : NULL);
@@ -53,6 +53,7 @@ err *checkpoint_find(comm *c, const char *run_dir, char **dir) {
              "none of the %d checkpoints of %s is whole; they are kept as damaged-step-*. Start again "
              "with --fresh, or restore one",
              count, run_dir);
+    if (good) TRY(comm_agree(c, c->m.rank == 0 ? checkpoint_point(run_dir, *dir) : NULL));
 done:
     free(steps);
     return e;

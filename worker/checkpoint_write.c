@@ -1,5 +1,6 @@
 #include <dirent.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -201,32 +202,33 @@ static int64_t widest(const table *t) {
     return most;
 }
 
-static err *close_writer(st_writer **w, json_t *list, const char *file, const st_decl *decl, int count) {
+static err *close_writer(save *s, st_writer **w, json_t *list, const char *file, const st_decl *decl,
+                         int count) {
+    err *e = NULL;
     st_writer *writer = *w;
     *w = NULL;
-    json_array_append_new(list, manifest_tensors(file, writer, decl, count));
-    return st_writer_close(writer);
+    json_t *entry = manifest_tensors(file, writer, decl, count);
+    TRY(st_writer_close(writer));
+    if (!entry || json_array_append(list, entry) != 0) FAIL(ERR_SYSTEM, "out of memory for the manifest");
+    TRY(manifest_header(s->temp, entry));
+done:
+    json_decref(entry);
+    return e;
 }
 
 // Writes this rank's files; *entries gets what the manifest says of them.
 static err *write_files(save *s, json_t *entries) {
     err *e = NULL;
     const table *t = s->p->table;
-    size_t buffer = (size_t)widest(t) * 4;
-    s->chunk = malloc(buffer);
-    s->piece = malloc(buffer);
-    if (!s->chunk || !s->piece) return err_new(ERR_SYSTEM, "out of memory for a checkpoint's buffers");
     if (s->file >= 0) s->failed = open_files(s);
     for (int i = 0; i < t->count; i++)
         if (t->row[i].stage == s->p->m.p) TRY(save_row(s, i));
-    if (s->failed) {
-        e = s->failed;
-        s->failed = NULL;
-        goto done;
-    }
+    e = s->failed;
+    s->failed = NULL;
+    if (e) goto done;
     if (s->file < 0) return NULL;
-    TRY(close_writer(&s->model, entries, s->model_name, s->decl, s->decls));
-    TRY(close_writer(&s->optim, entries, s->optim_name, s->optim_decl, s->optim_decls));
+    TRY(close_writer(s, &s->model, entries, s->model_name, s->decl, s->decls));
+    TRY(close_writer(s, &s->optim, entries, s->optim_name, s->optim_decl, s->optim_decls));
 done:
     st_writer_abort(s->model);
     st_writer_abort(s->optim);
@@ -259,8 +261,9 @@ static err *collect_entries(save *s, json_t *mine) {
         if (!(text = malloc(bytes))) FAIL(ERR_SYSTEM, "out of memory for the manifest");
         TRY(comm_take(s->c, peer, TAG_ENTRIES, text, bytes));
         json_t *list = json_loadb(text, bytes, 0, NULL);
-        json_array_extend(s->entries, list);
+        int bad = json_array_extend(s->entries, list);
         json_decref(list);
+        if (bad) FAIL(ERR_SYSTEM, "out of memory for the manifest");
     }
 done:
     free(text);
@@ -313,9 +316,11 @@ static err *list_plain_files(save *s, const char *sub) {
     for (struct dirent *f; (f = readdir(d));) {
         const char *dot = strrchr(f->d_name, '.');
         char name[512];
-        if (f->d_type == DT_DIR || (dot && strcmp(dot, ".safetensors") == 0) || f->d_name[0] == '.') continue;
-        snprintf(name, sizeof name, "%s%s%s", sub, *sub ? "/" : "", f->d_name);
         json_t *entry;
+        if (strcmp(f->d_name, "solar") == 0 || (dot && strcmp(dot, ".safetensors") == 0) ||
+            f->d_name[0] == '.')
+            continue;
+        snprintf(name, sizeof name, "%s%s%s", sub, *sub ? "/" : "", f->d_name);
         TRY(manifest_file(s->temp, name, &entry));
         json_array_append_new(s->entries, entry);
     }
@@ -329,7 +334,10 @@ static err *finish(save *s) {
     err *e = NULL;
     char *text = state_to_json(s->state), *solar = path_join(s->temp, "solar");
     TRY(write_config(s));
-    if (s->o->extras_from) TRY(copy_model_extras(s->o->extras_from, s->temp));
+    if (is_dir(s->o->extras_from))
+        TRY(copy_model_extras(s->o->extras_from, s->temp));
+    else // the weights are worth saving without
+        log_warn("%s is gone: its tokenizer files are not copied into the checkpoint", s->o->extras_from);
     TRY(write_index(s));
     TRY(write_text(s->temp, "solar/state.json", text));
     TRY(list_plain_files(s, ""));
@@ -337,6 +345,7 @@ static err *finish(save *s) {
     TRY(manifest_write(s->temp, s->entries));
     TRY(fsync_path(solar));
     TRY(fsync_path(s->temp));
+    TRY(remove_tree(s->final)); // there only if it was put back by hand: a life begins after the newest
     TRY(checkpoint_publish(s->o->run_dir, s->temp, s->final));
 done:
     free(text);
@@ -362,7 +371,6 @@ static void save_free(save *s) {
 static err *prepare(save *s) {
     err *e = NULL;
     char *solar = path_join(s->temp, "solar");
-    if (path_exists(s->final)) TRY(remove_tree(s->final)); // an older life wrote this very step
     TRY(remove_tree(s->temp));
     TRY(make_dirs(solar));
 done:
@@ -370,18 +378,55 @@ done:
     return e;
 }
 
+// Nothing that is not finite is ever saved: the last update may have spoilt what no step has looked at since.
+static err *check_finite(part *p) {
+    err *e = NULL;
+    device *d = p->dev;
+    for (int i = 0; i < p->weights; i++) {
+        const weight *w = &p->weight[i];
+        const float *data[] = {w->master, w->m, w->v};
+        double sum[3];
+        for (int k = 0; k < 3; k++) {
+            d->ops->sumsq(d, p->work.sums, data[k], w->n);
+            d->ops->download(d, &sum[k], p->work.sums, sizeof sum[k]);
+        }
+        TRY(d->ops->sync(d));
+        if (!isfinite(sum[0] + sum[1] + sum[2]))
+            FAIL(ERR_NUMERIC,
+                 "tensor %s or its optimizer state is not finite any more and is not saved: lower "
+                 "optimizer.lr or set optimizer.clip_norm; older checkpoints are as they were",
+                 w->row->name);
+    }
+done:
+    return e;
+}
+
+// What each rank needs before the first message.
+static err *begin(save *s) {
+    err *e = NULL;
+    size_t buffer = (size_t)widest(s->p->table) * 4;
+    s->entries = json_array();
+    s->chunk = malloc(buffer);
+    s->piece = malloc(buffer);
+    if (!s->entries || !s->chunk || !s->piece) FAIL(ERR_SYSTEM, "out of memory for a checkpoint's buffers");
+    TRY(check_finite(s->p));
+    TRY(assign_writers(s));
+    file_name(s->model_name, "model", s->file, s->files);
+    file_name(s->optim_name, "solar/optimizer", s->file, s->files);
+    TRY(declare_files(s));
+    if (s->p->m.rank == 0) TRY(prepare(s));
+done:
+    return e;
+}
+
 err *checkpoint_save(part *p, comm *c, const save_options *o, const run_state *state) {
     err *e = NULL, *mine = NULL;
-    save s = {.p = p, .c = c, .o = o, .state = state, .entries = json_array()};
+    save s = {.p = p, .c = c, .o = o, .state = state};
     json_t *entries = json_array();
     c->phase = "save";
     s.final = checkpoint_path(o->run_dir, "step-", state->step);
     s.temp = checkpoint_path(o->run_dir, ".tmp-step-", state->step);
-    TRY(assign_writers(&s));
-    file_name(s.model_name, "model", s.file, s.files);
-    file_name(s.optim_name, "solar/optimizer", s.file, s.files);
-    TRY(declare_files(&s));
-    TRY(comm_agree(c, p->m.rank == 0 ? prepare(&s) : NULL));
+    TRY(comm_agree(c, begin(&s)));
     if (p->m.d == 0) mine = write_files(&s, entries);
     TRY(comm_agree(c, mine));
     TRY(collect_entries(&s, entries));

@@ -351,10 +351,11 @@ err *comm_agree(comm *c, err *mine) {
         if (c->world.size > 1) e = err_wrap(e, "rank %d (host %s)", r, all[r].host);
         err_share(e);
     }
+    err_free(mine);
+    mine = NULL;
 done:
     free(all);
-    err_free(mine);
-    return e;
+    return err_first(mine, e); // where the ranks cannot be asked, what this one knows counts
 }
 
 // ---- point to point

@@ -10,19 +10,21 @@
 void run_state_free(run_state *s) {
     free(s->depth_plan);
     free(s->data_order);
-    s->depth_plan = s->data_order = NULL;
+    free(s->valid_order);
+    s->depth_plan = s->data_order = s->valid_order = NULL;
 }
 
 static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
 
 char *state_to_json(const run_state *s) {
     json_t *doc =
-        json_pack("{s:i, s:I, s:I, s:I, s:I, s:s, s:i, s:s, s:o, s:o, s:I, s:I}", "format_version", 1, "step",
-                  (json_int_t)s->step, "samples_consumed", (json_int_t)s->samples_consumed, "tokens",
-                  (json_int_t)s->tokens, "seed", (json_int_t)s->seed, "depth_plan", s->depth_plan,
-                  "base_layers", s->base_layers, "data_order", s->data_order, "base_valid_loss",
-                  number(s->base_loss), "scaled_valid_loss", number(s->scaled_loss), "recovered_step",
-                  (json_int_t)s->recovered_step, "recovered_tokens", (json_int_t)s->recovered_tokens);
+        json_pack("{s:i, s:I, s:I, s:I, s:I, s:s, s:i, s:s, s:s, s:o, s:o, s:I, s:I, s:I}", "format_version",
+                  1, "step", (json_int_t)s->step, "samples_consumed", (json_int_t)s->samples_consumed,
+                  "tokens", (json_int_t)s->tokens, "seed", (json_int_t)s->seed, "depth_plan", s->depth_plan,
+                  "base_layers", s->base_layers, "data_order", s->data_order, "valid_order", s->valid_order,
+                  "base_valid_loss", number(s->base_loss), "scaled_valid_loss", number(s->scaled_loss),
+                  "recovered_step", (json_int_t)s->recovered_step, "recovered_tokens",
+                  (json_int_t)s->recovered_tokens, "evaluated_step", (json_int_t)s->evaluated_step);
     char *text = doc ? json_dumps(doc, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(doc);
     return text;
@@ -34,14 +36,15 @@ static double real_or_nan(json_t *doc, const char *key) {
 }
 
 static err *parse(json_t *doc, const char *path, run_state *s) {
-    json_int_t version, step, samples, tokens, seed, rstep, rtokens;
+    json_int_t version, step, samples, tokens, seed, rstep, rtokens, evaluated;
     json_error_t je;
-    const char *plan, *order;
+    const char *plan, *order, *valid;
     int n;
-    if (json_unpack_ex(doc, &je, 0, "{s:I, s:I, s:I, s:I, s:I, s:s, s:i, s:s, s:I, s:I}", "format_version",
-                       &version, "step", &step, "samples_consumed", &samples, "tokens", &tokens, "seed",
-                       &seed, "depth_plan", &plan, "base_layers", &n, "data_order", &order, "recovered_step",
-                       &rstep, "recovered_tokens", &rtokens) != 0)
+    if (json_unpack_ex(doc, &je, 0, "{s:I, s:I, s:I, s:I, s:I, s:s, s:i, s:s, s:s, s:I, s:I, s:I}",
+                       "format_version", &version, "step", &step, "samples_consumed", &samples, "tokens",
+                       &tokens, "seed", &seed, "depth_plan", &plan, "base_layers", &n, "data_order", &order,
+                       "valid_order", &valid, "recovered_step", &rstep, "recovered_tokens", &rtokens,
+                       "evaluated_step", &evaluated) != 0)
         return err_new(ERR_INPUT, "%s is not a training state: %s", path, je.text);
     if (version != 1)
         return err_new(ERR_INPUT, "%s has format version %lld, this program reads 1", path,
@@ -53,12 +56,15 @@ static err *parse(json_t *doc, const char *path, run_state *s) {
                      .depth_plan = strdup(plan),
                      .base_layers = n,
                      .data_order = strdup(order),
+                     .valid_order = strdup(valid),
                      .base_loss = real_or_nan(doc, "base_valid_loss"),
                      .scaled_loss = real_or_nan(doc, "scaled_valid_loss"),
                      .recovered_step = rstep,
-                     .recovered_tokens = rtokens};
-    return s->depth_plan && s->data_order ? NULL
-                                          : err_new(ERR_SYSTEM, "out of memory for the training state");
+                     .recovered_tokens = rtokens,
+                     .evaluated_step = evaluated};
+    return s->depth_plan && s->data_order && s->valid_order
+               ? NULL
+               : err_new(ERR_SYSTEM, "out of memory for the training state");
 }
 
 err *checkpoint_state(const char *dir, run_state *s) {
