@@ -10,6 +10,7 @@
 
 #include "dtype.h"
 #include "err.h"
+#include "recompute.h"
 
 typedef struct source_config {
     char *name;     // default: the file's name without .h5, for a pattern its directory
@@ -51,6 +52,8 @@ typedef struct config {
         dtype precision; // fp32 | bf16
         char *device;    // auto | cpu | cuda
         int64_t threads; // per rank; 0: from the cores the launcher gave
+        recompute_kind recompute;
+        int64_t recompute_every; // layers with index % recompute_every == 0 are recomputed
     } train;
     struct {
         double lr, beta1, beta2, eps, weight_decay, clip_norm; // clip_norm 0: off

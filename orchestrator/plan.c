@@ -29,6 +29,8 @@ err *plan_shape(const config *c, const mesh *m, part_shape *out) {
                         .batch = c->train.micro_batch,
                         .rows = c->data.seq_len,
                         .slots = part_slots(m, micro),
+                        .recompute = c->train.recompute,
+                        .recompute_every = (int)c->train.recompute_every,
                         .micro = (int)micro};
     return NULL;
 }

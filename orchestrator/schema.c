@@ -13,6 +13,8 @@ _Static_assert(sizeof(schedule_kind) == sizeof(int) && sizeof(dtype) == sizeof(i
                "KEY_CHOICE stores an int");
 _Static_assert(SCHED_WSD == 0 && SCHED_COSINE == 1 && SCHED_LINEAR == 2 && SCHED_CONSTANT == 3,
                "the order of the words of schedule.kind");
+_Static_assert(sizeof(recompute_kind) == sizeof(int) && RECOMPUTE_SELECTIVE == 1 && RECOMPUTE_FULL == 2,
+               "the order of the words of train.recompute");
 _Static_assert(DT_F32 == 0 && DT_BF16 == 1, "the order of the words of train.precision");
 _Static_assert(AT(optimizer.beta2) == AT(optimizer.beta1) + sizeof(double), "betas are a KEY_PAIR");
 
@@ -83,6 +85,12 @@ const key schema[] = {
      "Where to compute. auto: a GPU when there is one and this build can use it."},
     {"train.threads", KEY_INT, AT(train.threads), 0, "0", "[0, 4096]", "threads",
      "Threads of each rank on the CPU. 0: from the cores that the launcher gave."},
+
+    {"train.recompute", KEY_CHOICE, AT(train.recompute), 0, "none", "none|selective|full", NULL,
+     "What the backward pass computes again instead of keeping it: none; selective: norms, attention and the "
+     "gated product; full: whole layers from their input. The numbers are the same, bit for bit."},
+    {"train.recompute_every", KEY_INT, AT(train.recompute_every), 0, "1", "[1, 100000]", "layers",
+     "Recompute every k-th layer only; the others keep everything."},
 
     {"optimizer.kind", KEY_ONLY, 0, 0, "adamw", "adamw", NULL,
      "AdamW: Adam with decoupled weight decay."},

@@ -108,31 +108,42 @@ err *model_embed(const run *r) {
     return sum_over_tensor_ranks(r, x);
 }
 
+// Attention of the queries, keys and values that are there.
+static void attention_core(const run *r, const layer *l, const layer_acts *a) {
+    attention att = attention_of(r, l, a);
+    op(r)->attention(r->p->dev, &att);
+}
+
 // delta = attention block of the normed input
 static err *attention_block(const run *r, const layer *l, const layer_acts *a, void *delta) {
     err *e = NULL;
     const part *p = r->p;
     int64_t h = p->spec->hidden;
-    attention att = attention_of(r, l, a);
-    void *qkv = row(r, a->qkv, att.ld);
+    void *qkv = row(r, a->qkv, l->qkv.out);
     forward(r, &l->qkv, row(r, a->n1, h), qkv, true);
     rope(r, qkv, false);
-    op(r)->attention(p->dev, &att);
-    forward(r, &l->o, row(r, a->att, att.ld_out), delta, false);
+    attention_core(r, l, a);
+    forward(r, &l->o, row(r, a->att, l->o.in), delta, false);
     TRY(sum_over_tensor_ranks(r, delta));
     if (l->o.b) op(r)->bias(p->dev, p->shape.dt, delta, h, l->o.b, run_rows(r), h);
 done:
     return e;
 }
 
+// act = silu(gate) * up of the normed input
+static void ffn_inner(const run *r, const layer *l, const layer_acts *a) {
+    const part *p = r->p;
+    void *gu = row(r, a->gu, 2 * p->ffn);
+    forward(r, &l->gate_up, row(r, a->n2, p->spec->hidden), gu, true);
+    op(r)->swiglu(p->dev, p->shape.dt, row(r, a->act, p->ffn), gu, run_rows(r), p->ffn);
+}
+
 static err *ffn_block(const run *r, const layer *l, const layer_acts *a, void *delta) {
     err *e = NULL;
     const part *p = r->p;
-    int64_t h = p->spec->hidden, f = p->ffn;
-    void *gu = row(r, a->gu, 2 * f), *act = row(r, a->act, f);
-    forward(r, &l->gate_up, row(r, a->n2, h), gu, true);
-    op(r)->swiglu(p->dev, p->shape.dt, act, gu, run_rows(r), f);
-    forward(r, &l->down, act, delta, false);
+    int64_t h = p->spec->hidden;
+    ffn_inner(r, l, a);
+    forward(r, &l->down, row(r, a->act, p->ffn), delta, false);
     TRY(sum_over_tensor_ranks(r, delta));
     if (l->down.b) op(r)->bias(p->dev, p->shape.dt, delta, h, l->down.b, run_rows(r), h);
 done:
@@ -211,10 +222,31 @@ done:
     return e;
 }
 
+// Makes again what a layer did not keep, by the operations of the forward pass on the same bits.
+static err *restore(const run *r, const layer *l, const layer_acts *a) {
+    err *e = NULL;
+    const part *p = r->p;
+    void *delta = p->work.delta;
+    if (l->recompute == RECOMPUTE_NONE) return NULL;
+    add_and_norm(r, &l->n1, a->n1, a->rstd1, NULL, a->x, NULL);
+    if (l->recompute == RECOMPUTE_FULL) {
+        TRY(attention_block(r, l, a, delta));
+        add_and_norm(r, &l->n2, a->n2, a->rstd2, a->x2, a->x, delta);
+        ffn_inner(r, l, a);
+    } else {
+        attention_core(r, l, a);
+        add_and_norm(r, &l->n2, a->n2, a->rstd2, NULL, a->x2, NULL);
+        op(r)->swiglu(p->dev, p->shape.dt, a->act, a->gu, run_rows(r), p->ffn);
+    }
+done:
+    return e;
+}
+
 err *model_layers_grad(const run *r, void *grad) {
     err *e = NULL;
     const part *p = r->p;
     for (int i = p->layers - 1; i >= 0; i--) {
+        TRY(restore(r, &p->layer[i], &r->s->acts[i]));
         TRY(ffn_grad(r, &p->layer[i], &r->s->acts[i], grad));
         TRY(attention_grad(r, &p->layer[i], &r->s->acts[i], grad));
     }

@@ -126,29 +126,67 @@ static void *work_bytes(part *p, int64_t n, size_t size) {
     return arena_take(&p->mem, MEM_WORK, (size_t)n * size);
 }
 
-static layer_acts place_acts(part *p) {
-    int64_t h = p->spec->hidden, q = p->heads * p->spec->head_dim, kv = p->kv_heads * p->spec->head_dim;
-    layer_acts a;
-    a.x = act(p, h);
-    a.n1 = act(p, h);
-    a.qkv = act(p, q + 2 * kv);
-    a.att = act(p, q);
-    a.x2 = act(p, h);
-    a.n2 = act(p, h);
-    a.gu = act(p, 2 * p->ffn);
-    a.act = act(p, p->ffn);
-    a.rstd1 = act_f32(p, p->tokens);
-    a.rstd2 = act_f32(p, p->tokens);
-    a.lse = act_f32(p, p->tokens * p->heads);
+// Columns of the buffers of a layer, and how much a layer has to recompute before it can do without keeping one.
+typedef struct act_columns {
+    int64_t h, q, qkv, f;
+} act_columns;
+
+static act_columns columns_of(const part *p) {
+    int64_t d = p->spec->head_dim;
+    return (act_columns){p->spec->hidden, p->heads * d, (p->heads + 2 * p->kv_heads) * d, p->ffn};
+}
+
+// Takes what a layer keeps from the arena, and the rest from `shared`.
+static layer_acts place_acts(part *p, recompute_kind kind, const layer_acts *shared) {
+    act_columns c = columns_of(p);
+    layer_acts a = shared ? *shared : (layer_acts){0};
+    bool full = kind == RECOMPUTE_FULL, none = kind == RECOMPUTE_NONE;
+    a.x = act(p, c.h);
+    if (!full) {
+        a.qkv = act(p, c.qkv);
+        a.x2 = act(p, c.h);
+        a.gu = act(p, 2 * c.f);
+    }
+    if (none) {
+        a.n1 = act(p, c.h);
+        a.att = act(p, c.q);
+        a.n2 = act(p, c.h);
+        a.act = act(p, c.f);
+        a.rstd1 = act_f32(p, p->tokens);
+        a.rstd2 = act_f32(p, p->tokens);
+        a.lse = act_f32(p, p->tokens * p->heads);
+    }
     return a;
 }
 
+// What recomputed layers share: everything but x for full, less for selective.
+static void place_redo(part *p) {
+    act_columns c = columns_of(p);
+    bool any = false, full = false;
+    for (int i = 0; i < p->layers; i++) {
+        any |= p->layer[i].recompute != RECOMPUTE_NONE;
+        full |= p->layer[i].recompute == RECOMPUTE_FULL;
+    }
+    if (full) {
+        p->redo.qkv = work(p, c.qkv);
+        p->redo.x2 = work(p, c.h);
+        p->redo.gu = work(p, 2 * c.f);
+    }
+    if (!any) return;
+    p->redo.n1 = work(p, c.h);
+    p->redo.att = work(p, c.q);
+    p->redo.n2 = work(p, c.h);
+    p->redo.act = work(p, c.f);
+    p->redo.rstd1 = work_bytes(p, p->tokens, 4);
+    p->redo.rstd2 = work_bytes(p, p->tokens, 4);
+    p->redo.lse = work_bytes(p, p->tokens * p->heads, 4);
+}
+
 static void place_slot(part *p, slot *s) {
-    int64_t qkv = (p->heads + 2 * p->kv_heads) * p->spec->head_dim;
     for (int i = 0; i < p->layers; i++) {
         bool own = i == 0 || p->shape.use == PART_TRAIN;
-        s->acts[i] = own ? place_acts(p) : s->acts[0];
-        if (!own && p->shape.use == PART_CACHE) s->acts[i].qkv = act(p, qkv);
+        s->acts[i] = own ? place_acts(p, p->layer[i].recompute, &p->redo) : s->acts[0];
+        if (!own && p->shape.use == PART_CACHE) s->acts[i].qkv = act(p, columns_of(p).qkv);
     }
     s->out = act(p, p->spec->hidden);
     if (!p->last) return;
@@ -197,6 +235,7 @@ static void place_scratch(part *p) {
 
 static void place_all(part *p) {
     place_weights(p);
+    place_redo(p);
     for (int i = 0; i < p->shape.slots; i++) place_slot(p, &p->slot[i]);
     place_scratch(p);
 }
@@ -249,6 +288,11 @@ static void local_sizes(part *p) {
     if (p->chunk > p->tokens) p->chunk = p->tokens;
 }
 
+static recompute_kind recompute_of(const part_shape *s, int index) {
+    int every = s->recompute_every > 1 ? s->recompute_every : 1;
+    return s->use == PART_TRAIN && index % every == 0 ? s->recompute : RECOMPUTE_NONE;
+}
+
 static err *allocate_lists(part *p) {
     const layout *l = p->stages;
     int first = l->first[p->m.p];
@@ -257,7 +301,8 @@ static err *allocate_lists(part *p) {
     p->slot = calloc((size_t)p->shape.slots, sizeof *p->slot);
     if (!p->layer || !p->slot) return err_new(ERR_SYSTEM, "out of memory for the list of layers");
     for (int i = 0; i < p->layers; i++)
-        p->layer[i] = (layer){.index = first + i, .window = p->spec->window[first + i]};
+        p->layer[i] = (layer){.index = first + i, .window = p->spec->window[first + i],
+                              .recompute = recompute_of(&p->shape, first + i)};
     for (int i = 0; i < p->shape.slots; i++)
         if (!(p->slot[i].acts = calloc((size_t)p->layers, sizeof(layer_acts))))
             return err_new(ERR_SYSTEM, "out of memory for the list of layers");

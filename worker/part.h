@@ -5,6 +5,7 @@
 
 #include "arena.h"
 #include "mesh.h"
+#include "recompute.h"
 #include "spec.h"
 #include "table.h"
 
@@ -19,6 +20,8 @@ typedef struct part_shape {
     part_use use;
     int64_t batch, rows; // most sequences of a micro-batch, most tokens of a sequence
     int slots;           // micro-batches in flight (1F1B: min(stages - stage, micro-batches)); 1 unless TRAIN
+    recompute_kind recompute; // of the layers whose index is a multiple of recompute_every
+    int recompute_every;      // 0 is as 1
     int micro;           // micro-batches of a step; 1 unless TRAIN
 } part_shape;
 
@@ -48,10 +51,12 @@ typedef struct layer {
     int index; // in the scaled model
     int64_t window;
     norm n1, n2;
+    recompute_kind recompute;
     linear qkv, o, gate_up, down; // qkv: query heads, then key heads, then value heads of this rank
 } layer;
 
-// What one layer keeps of one micro-batch; T token rows.
+// What one layer keeps of one micro-batch; T token rows. What it does not keep lies in part.redo, which all layers
+// share: it holds during a layer's own forward or backward only.
 typedef struct layer_acts {
     void *x;   // [T,hidden] input of the layer
     void *n1;  // [T,hidden] its norm
@@ -110,6 +115,7 @@ typedef struct part {
     norm fnorm;  // last stage
     linear head; // last stage; the embedding itself when tied and there is one stage
     slot *slot;  // [slots]
+    layer_acts redo; // what recomputed layers do not keep
     scratch work;
     float *cos, *sin;          // [rows, head_dim/2]
     int32_t *positions;        // [T] 0..rows-1 for every sequence
