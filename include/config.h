@@ -52,6 +52,10 @@ typedef struct config {
         dtype precision; // fp32 | bf16
         char *device;    // auto | cpu | cuda
         int64_t threads; // per rank; 0: from the cores the launcher gave
+        bool skip_bad;         // on_bad_step: skip (else stop)
+        int64_t max_skipped;   // skipped steps in a row that end the run
+        double spike_sigma;    // 0: off
+        int64_t spike_window;  // steps
         recompute_kind recompute;
         int64_t recompute_every; // layers with index % recompute_every == 0 are recomputed
     } train;

@@ -92,6 +92,17 @@ const key schema[] = {
     {"train.recompute_every", KEY_INT, AT(train.recompute_every), 0, "1", "[1, 100000]", "layers",
      "Recompute every k-th layer only; the others keep everything."},
 
+    {"train.on_bad_step", KEY_CHOICE_BOOL, AT(train.skip_bad), 0, "stop", "stop|skip", NULL,
+     "What to do with a step whose loss or gradient is not finite, or a spike: never an update. stop: end the run; "
+     "skip: go on with the next samples."},
+    {"train.max_skipped", KEY_INT, AT(train.max_skipped), 0, "10", "[1, 1000000]", "steps",
+     "Bad steps in a row that end the run even so."},
+    {"train.spike_sigma", KEY_REAL, AT(train.spike_sigma), 0, "0.0", "[0, 1000]", "standard deviations",
+     "A step is bad too when its loss or gradient norm exceeds the mean of the last spike_window good steps by this "
+     "many standard deviations. 0: off."},
+    {"train.spike_window", KEY_INT, AT(train.spike_window), 0, "64", "[2, 1024]", "steps",
+     "Good steps that spikes are judged by."},
+
     {"optimizer.kind", KEY_ONLY, 0, 0, "adamw", "adamw", NULL,
      "AdamW: Adam with decoupled weight decay."},
     {"optimizer.lr", KEY_REAL, AT(optimizer.lr), 0, "2e-5", "(0, 10]", NULL,

@@ -59,14 +59,38 @@ static err *tell(training *t, const step_report *r, double lr, double seconds, p
                                    "seconds", seconds, "tokens_per_s", tokens / seconds));
 }
 
-static err *not_finite(const training *t, const step_report *r) {
+// ---- bad steps
+
+static err *stop_on(const training *t, const step_report *r) {
     uint64_t first = t->state.samples_consumed;
-    return err_share(err_new(ERR_NUMERIC,
-                             "step %lld: loss %g, gradient norm %g; the weights were not touched. Samples "
-                             "%llu to %llu of the run. "
-                             "Lower optimizer.lr, set optimizer.clip_norm, or look at these samples",
-                             (long long)t->state.step + 1, r->loss, r->grad_norm, (unsigned long long)first,
-                             (unsigned long long)first + (unsigned long long)t->cfg->train.global_batch - 1));
+    return err_share(
+        err_new(ERR_NUMERIC,
+                "step %lld: %s (loss %g, gradient norm %g); the weights were not touched. Samples %llu to "
+                "%llu of the run. Lower optimizer.lr, set optimizer.clip_norm, look at these samples "
+                "(solar data --order), or set train.on_bad_step: skip",
+                (long long)t->state.step + 1, verdict_text(r->verdict), r->loss, r->grad_norm,
+                (unsigned long long)first,
+                (unsigned long long)first + (unsigned long long)t->cfg->train.global_batch - 1));
+}
+
+static err *tell_skipped(const training *t, const step_report *r) {
+    uint64_t first = t->state.samples_consumed, last = first + (uint64_t)t->cfg->train.global_batch - 1;
+    if (t->m.rank) return NULL;
+    log_warn("step %lld skipped: %s (loss %g, gradient norm %g), samples %llu to %llu",
+             (long long)t->state.step + 1, verdict_text(r->verdict), r->loss, r->grad_norm,
+             (unsigned long long)first, (unsigned long long)last);
+    return metrics_write(t->log, json_pack("{s:I, s:s, s:I, s:I}", "step", (json_int_t)t->state.step + 1,
+                                           "skipped", verdict_text(r->verdict), "first_sample",
+                                           (json_int_t)first, "last_sample", (json_int_t)last));
+}
+
+// A bad step made no update. Its samples count as consumed when the run goes on.
+static err *skip(training *t, const step_report *r) {
+    run_state *s = &t->state;
+    if (!t->cfg->train.skip_bad || s->skipped_in_row + 1 >= t->cfg->train.max_skipped) return stop_on(t, r);
+    s->skipped++;
+    s->skipped_in_row++;
+    return tell_skipped(t, r);
 }
 
 // ---- one step, and what may follow it
@@ -83,15 +107,17 @@ static err *take_step(training *t, step_report *r, progress *line) {
                       .weight_decay = c->optimizer.weight_decay,
                       .clip_norm = c->optimizer.clip_norm};
     if (t->p->first || t->p->last) TRY(stream_next(t->data, &rows));
-    TRY(train_step(t->t, t->state.step + 1, &o, rows, training_signalled(), r));
-    if (!r->finite) {
-        e = not_finite(t, r);
-        goto done;
-    }
+    int64_t step = t->state.step + 1;
+    TRY(train_step(t->t, step, step - t->state.skipped, &o, rows, training_signalled(), r));
+    bool good = r->verdict == STEP_GOOD;
+    if (good)
+        t->state.skipped_in_row = 0;
+    else
+        TRY(skip(t, r));
     t->state.step++;
     t->state.samples_consumed += (uint64_t)c->train.global_batch;
     t->state.tokens += c->train.global_batch * c->data.seq_len;
-    TRY(tell(t, r, lr, now_seconds() - start, line));
+    if (good) TRY(tell(t, r, lr, now_seconds() - start, line));
 done:
     return e;
 }

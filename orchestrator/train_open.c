@@ -213,6 +213,8 @@ static err *build_model(training *t, const char *checkpoint) {
     TRY(part_make(t->b.spec, t->b.plan, t->b.stages, t->b.table, &t->m, &shape, t->dev, &t->p));
     TRY(load_weights(t, checkpoint));
     TRY(trainer_open(t->p, t->c, t->cfg->train.global_batch, &t->t));
+    t->t->guard = &t->state.guard;
+    guard_set(&t->state.guard, t->cfg->train.spike_sigma, (int)t->cfg->train.spike_window);
 done:
     return e;
 }

@@ -16,6 +16,7 @@
 #define SOLAR_CHECKPOINT_H
 
 #include "comm.h"
+#include "guard.h"
 #include "part.h"
 
 typedef struct run_state {
@@ -31,6 +32,8 @@ typedef struct run_state {
     double scaled_loss;                       // of the scaled model before the first step; NaN: not measured
     int64_t recovered_step, recovered_tokens; // -1: not yet
     int64_t evaluated_step;                   // of the last evaluation; -1: not yet
+    int64_t skipped, skipped_in_row;          // bad steps: no update was made
+    guard guard;                              // sigma and window come from the config, the rest is remembered
 } run_state;
 
 void run_state_free(run_state *s); // the strings
@@ -43,15 +46,15 @@ typedef struct save_options {
 } save_options;
 
 // Writes the checkpoint of p's weights and optimizer and publishes it. On failure nothing but a removed
-// temporary directory has changed, and every rank returns the same error, marked as shared (one that is not is
-// this rank's alone). ERR_NUMERIC: weights or optimizer state are not finite. Collective over all ranks.
+// temporary directory has changed, and every rank returns the same error, marked as shared (one that is not
+// is this rank's alone). ERR_NUMERIC: weights or optimizer state are not finite. Collective over all ranks.
 err *checkpoint_save(part *p, comm *c, const save_options *o, const run_state *s);
 
 // Newest checkpoint of a run that verifies, as a path in *dir (caller frees), or NULL when the run has none.
 // Every byte is read and checked by all ranks together; a damaged checkpoint is named on rank 0, moved aside
 // as damaged-step-..., and the next older one is tried. None good: ERR_INPUT. A disk or a machine that fails
-// (ERR_SYSTEM) says nothing about the checkpoint: it stays, and the error is returned. `latest` points to what
-// was found. Collective over all ranks.
+// (ERR_SYSTEM) says nothing about the checkpoint: it stays, and the error is returned. `latest` points to
+// what was found. Collective over all ranks.
 err *checkpoint_find(comm *c, const char *run_dir, char **dir);
 // Reads DIR/solar/state.json. Not collective.
 err *checkpoint_state(const char *dir, run_state *s);

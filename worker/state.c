@@ -14,7 +14,20 @@ void run_state_free(run_state *s) {
     s->depth_plan = s->data_order = s->valid_order = NULL;
 }
 
+static json_t *numbers(const double *v, int n) {
+    json_t *list = json_array();
+    for (int i = 0; i < n; i++) json_array_append_new(list, json_real(v[i]));
+    return list;
+}
+
 static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
+
+static void write_guard(json_t *doc, const run_state *s) {
+    json_object_set_new(doc, "skipped", json_integer(s->skipped));
+    json_object_set_new(doc, "skipped_in_row", json_integer(s->skipped_in_row));
+    json_object_set_new(doc, "guard_losses", numbers(s->guard.loss, s->guard.count));
+    json_object_set_new(doc, "guard_norms", numbers(s->guard.norm, s->guard.count));
+}
 
 char *state_to_json(const run_state *s) {
     json_t *doc =
@@ -25,9 +38,28 @@ char *state_to_json(const run_state *s) {
                   "base_valid_loss", number(s->base_loss), "scaled_valid_loss", number(s->scaled_loss),
                   "recovered_step", (json_int_t)s->recovered_step, "recovered_tokens",
                   (json_int_t)s->recovered_tokens, "evaluated_step", (json_int_t)s->evaluated_step);
+    write_guard(doc, s);
     char *text = doc ? json_dumps(doc, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(doc);
     return text;
+}
+
+static void read_list(json_t *doc, const char *key, double out[GUARD_MOST], int *count) {
+    json_t *list = json_object_get(doc, key), *v;
+    size_t i;
+    *count = 0;
+    json_array_foreach(list, i, v) {
+        if (i < GUARD_MOST) out[(*count)++] = json_number_value(v);
+    }
+}
+
+static void read_guard(json_t *doc, run_state *s) {
+    int norms;
+    read_list(doc, "guard_losses", s->guard.loss, &s->guard.count);
+    read_list(doc, "guard_norms", s->guard.norm, &norms);
+    if (norms != s->guard.count) s->guard.count = 0;
+    s->skipped = json_integer_value(json_object_get(doc, "skipped"));
+    s->skipped_in_row = json_integer_value(json_object_get(doc, "skipped_in_row"));
 }
 
 static double real_or_nan(json_t *doc, const char *key) {
@@ -62,6 +94,7 @@ static err *parse(json_t *doc, const char *path, run_state *s) {
                      .recovered_step = rstep,
                      .recovered_tokens = rtokens,
                      .evaluated_step = evaluated};
+    read_guard(doc, s);
     return s->depth_plan && s->data_order && s->valid_order
                ? NULL
                : err_new(ERR_SYSTEM, "out of memory for the training state");

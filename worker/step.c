@@ -180,7 +180,9 @@ static err *local_sums(trainer *t, double *loss, double *squares) {
         d->ops->sumsq(d, p->work.sums + i, p->weight[i].grad, p->weight[i].n);
     d->ops->download(d, sums, p->work.sums, (size_t)n * sizeof *sums);
     TRY(d->ops->sync(d));
-    for (int i = 0; i < p->weights; i++) *squares += counts(p, &p->weight[i]) ? sums[i] : 0;
+    // What is not finite is told by every rank that sees it, also of a tensor that another rank counts.
+    for (int i = 0; i < p->weights; i++)
+        if (counts(p, &p->weight[i]) || !isfinite(sums[i])) *squares += sums[i];
     for (int i = 0; i < t->micro; i++) *loss += p->last && p->m.t == 0 ? sums[p->weights + i] : 0;
 done:
     free(sums);
@@ -196,12 +198,12 @@ static err *agree(trainer *t, bool signal, step_report *out) {
     *out = (step_report){.loss = v[0] / ((double)t->global_batch * (double)t->seq_len),
                          .grad_norm = sqrt(v[1]),
                          .signals = (int)v[2]};
-    out->finite = isfinite(out->loss) && isfinite(out->grad_norm);
+    out->verdict = guard_judge(t->guard, out->loss, out->grad_norm);
 done:
     return err_wrap(e, "agreeing on the step");
 }
 
-static err *update(trainer *t, int64_t step, const step_options *o, double norm) {
+static err *update_weights(trainer *t, int64_t update, const step_options *o, double norm) {
     part *p = t->p;
     double scale = o->clip_norm > 0 && norm > o->clip_norm ? o->clip_norm / norm : 1;
     for (int i = 0; i < p->weights; i++) {
@@ -219,7 +221,7 @@ static err *update(trainer *t, int64_t step, const step_options *o, double norm)
                    .beta2 = (float)o->beta2,
                    .eps = (float)o->eps,
                    .decay = w->row->decay ? (float)o->weight_decay : 0,
-                   .step = step};
+                   .step = update};
         p->dev->ops->adamw(p->dev, &a);
     }
     return p->dev->ops->sync(p->dev);
@@ -236,8 +238,8 @@ done:
     return e;
 }
 
-err *train_step(trainer *t, int64_t step, const step_options *o, const int32_t *rows, bool signal,
-                step_report *out) {
+err *train_step(trainer *t, int64_t step, int64_t update, const step_options *o, const int32_t *rows,
+                bool signal, step_report *out) {
     err *e = NULL;
     t->c->phase = "train";
     t->c->step = step;
@@ -246,7 +248,7 @@ err *train_step(trainer *t, int64_t step, const step_options *o, const int32_t *
     TRY(run_schedule(t));       // forward and backward, micro-batch by micro-batch, stage to stage
     TRY(reduce_gradients(t));   // kv copies, tied embedding, data parallel
     TRY(agree(t, signal, out)); // loss, gradient norm, signals: the same on every rank
-    if (out->finite) TRY(update(t, step, o, out->grad_norm)); // clip and AdamW
+    if (out->verdict == STEP_GOOD) TRY(update_weights(t, update, o, out->grad_norm)); // clip and AdamW
 done:
     return err_wrap(e, "step %lld", (long long)step);
 }
