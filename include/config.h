@@ -13,9 +13,9 @@
 #include "recompute.h"
 
 typedef struct source_config {
-    char *name;     // default: the file's name without .h5, for a pattern its directory
-    char *files;    // path or glob; config_load makes it absolute
-    double weight;  // train only: > 0; shares are weight / sum of weights
+    char *name;      // default: the file's name without .h5, for a pattern its directory
+    char *files;     // path or glob; config_load makes it absolute
+    double weight;   // train only: > 0; shares are weight / sum of weights
     int64_t samples; // valid only: 0 means all
 } source_config;
 
@@ -27,8 +27,8 @@ typedef struct config {
         int64_t seed;
     } run;
     struct {
-        char *base;    // Hugging Face directory; with init: random only its config.json is read
-        bool random;   // init: random (else init: pretrained, the default)
+        char *base;  // Hugging Face directory; with init: random only its config.json is read
+        bool random; // init: random (else init: pretrained, the default)
         bool has_dus;
         int64_t dus_m;    // -1: not given
         char *dus_layers; // NULL: not given
@@ -39,7 +39,7 @@ typedef struct config {
         int n_train;
         source_config *valid;
         int n_valid;
-        bool shuffle;              // default true
+        bool shuffle;                  // default true
         bool allow_tokenizer_mismatch; // default false
     } data;
     struct {
@@ -49,19 +49,24 @@ typedef struct config {
     } mesh;
     struct {
         int64_t global_batch, micro_batch, steps;
-        dtype precision; // fp32 | bf16
-        char *device;    // auto | cpu | cuda
-        int64_t threads; // per rank; 0: from the cores the launcher gave
-        bool skip_bad;         // on_bad_step: skip (else stop)
-        int64_t max_skipped;   // skipped steps in a row that end the run
-        double spike_sigma;    // 0: off
-        int64_t spike_window;  // steps
+        dtype precision;      // fp32 | bf16
+        char *device;         // auto | cpu | cuda
+        int64_t threads;      // per rank; 0: from the cores the launcher gave
+        bool skip_bad;        // on_bad_step: skip (else stop)
+        int64_t max_skipped;  // skipped steps in a row that end the run
+        double spike_sigma;   // 0: off
+        int64_t spike_window; // steps
         recompute_kind recompute;
         int64_t recompute_every; // layers with index % recompute_every == 0 are recomputed
     } train;
     struct {
         double lr, beta1, beta2, eps, weight_decay, clip_norm; // clip_norm 0: off
     } optimizer;                                               // kind: adamw
+    struct {                                                   // multipliers of the learning rate; 0 freezes
+        double embedding, head, half_a, half_b, seam;
+        int64_t seam_width; // layers on either side of a seam that `seam` is for
+        int64_t until;      // last step they apply to; 0: always
+    } lr_scale;
     struct {
         schedule_kind kind;
         int64_t warmup, decay; // steps; decay: the last steps of wsd
@@ -71,8 +76,8 @@ typedef struct config {
         int64_t every, keep; // every 0: only at the end; keep 0: all
     } checkpoint;
     struct {
-        int64_t every;   // 0: only at start and end
-        bool base;       // measure the base model at the start (default true when there is a dus)
+        int64_t every;            // 0: only at start and end
+        bool base;                // measure the base model at the start (default true when there is a dus)
         bool stop_when_recovered; // default false
     } eval;
     struct {

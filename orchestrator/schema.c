@@ -116,6 +116,20 @@ const key schema[] = {
     {"optimizer.clip_norm", KEY_REAL, AT(optimizer.clip_norm), 0, "1.0", "[0, inf)", NULL,
      "Gradients are scaled down to this global L2 norm. 0: off."},
 
+    {"lr_scale.embedding", KEY_REAL, AT(lr_scale.embedding), 0, "1.0", "[0, 1000]", NULL,
+     "Multiplies the learning rate of the embedding (and of a tied head). 0 freezes: no update, no decay, no share in "
+     "the gradient norm. The same for the next four."},
+    {"lr_scale.head", KEY_REAL, AT(lr_scale.head), 0, "1.0", "[0, 1000]", NULL, "Of the head and the final norm."},
+    {"lr_scale.half_a", KEY_REAL, AT(lr_scale.half_a), 0, "1.0", "[0, 1000]", NULL,
+     "Of the layers in front of the first seam; of all layers when there is no seam."},
+    {"lr_scale.half_b", KEY_REAL, AT(lr_scale.half_b), 0, "1.0", "[0, 1000]", NULL, "Of the layers behind the first seam."},
+    {"lr_scale.seam", KEY_REAL, AT(lr_scale.seam), 0, "1.0", "[0, 1000]", NULL,
+     "Of the seam_width layers on either side of every seam, whichever half they are in."},
+    {"lr_scale.seam_width", KEY_INT, AT(lr_scale.seam_width), 0, "0", "[0, 100000]", "layers",
+     "How many layers on either side of a seam lr_scale.seam is for."},
+    {"lr_scale.until", KEY_INT, AT(lr_scale.until), 0, "0", "[0, 1000000000]", "steps",
+     "Last step that the multipliers apply to, such as the end of a warm-up of the seam alone. 0: always."},
+
     {"schedule.kind", KEY_CHOICE, AT(schedule.kind), 0, "wsd", "wsd|cosine|linear|constant", NULL,
      "Learning rate after the warm-up. wsd: constant, then linear down to min_lr over the last `decay` "
      "steps; cosine, linear: down to min_lr over all steps."},

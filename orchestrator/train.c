@@ -105,7 +105,8 @@ static err *take_step(training *t, step_report *r, progress *line) {
                       .beta2 = c->optimizer.beta2,
                       .eps = c->optimizer.eps,
                       .weight_decay = c->optimizer.weight_decay,
-                      .clip_norm = c->optimizer.clip_norm};
+                      .clip_norm = c->optimizer.clip_norm,
+                      .scale_lr = c->lr_scale.until == 0 || t->state.step < c->lr_scale.until};
     if (t->p->first || t->p->last) TRY(stream_next(t->data, &rows));
     int64_t step = t->state.step + 1;
     TRY(train_step(t->t, step, step - t->state.skipped, &o, rows, training_signalled(), r));

@@ -7,6 +7,7 @@
 #include "../worker/weights.h"
 #include "fsutil.h"
 #include "log.h"
+#include "lr.h"
 #include "plan.h"
 #include "train.h"
 
@@ -213,6 +214,8 @@ static err *build_model(training *t, const char *checkpoint) {
     TRY(part_make(t->b.spec, t->b.plan, t->b.stages, t->b.table, &t->m, &shape, t->dev, &t->p));
     TRY(load_weights(t, checkpoint));
     TRY(trainer_open(t->p, t->c, t->cfg->train.global_batch, &t->t));
+    for (int i = 0; i < t->p->weights; i++)
+        t->p->weight[i].lr_scale = (float)learning_rate_scale(t->cfg, t->b.plan, t->p->weight[i].row);
     t->t->guard = &t->state.guard;
     guard_set(&t->state.guard, t->cfg->train.spike_sigma, (int)t->cfg->train.spike_window);
 done:

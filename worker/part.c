@@ -25,7 +25,8 @@ static err *list_weights(part *p) {
         const tensor_row *r = &p->table->row[i];
         if (!holds(p, r, &tied)) continue;
         slice s = tensor_slice(r, p->m.tp, p->m.t);
-        p->weight[p->weights++] = (weight){.row = r, .s = s, .n = s.rows * s.cols, .tied = tied};
+        p->weight[p->weights++] =
+            (weight){.row = r, .s = s, .n = s.rows * s.cols, .tied = tied, .lr_scale = 1};
     }
     return NULL;
 }
@@ -126,7 +127,8 @@ static void *work_bytes(part *p, int64_t n, size_t size) {
     return arena_take(&p->mem, MEM_WORK, (size_t)n * size);
 }
 
-// Columns of the buffers of a layer, and how much a layer has to recompute before it can do without keeping one.
+// Columns of the buffers of a layer, and how much a layer has to recompute before it can do without keeping
+// one.
 typedef struct act_columns {
     int64_t h, q, qkv, f;
 } act_columns;
@@ -301,7 +303,8 @@ static err *allocate_lists(part *p) {
     p->slot = calloc((size_t)p->shape.slots, sizeof *p->slot);
     if (!p->layer || !p->slot) return err_new(ERR_SYSTEM, "out of memory for the list of layers");
     for (int i = 0; i < p->layers; i++)
-        p->layer[i] = (layer){.index = first + i, .window = p->spec->window[first + i],
+        p->layer[i] = (layer){.index = first + i,
+                              .window = p->spec->window[first + i],
                               .recompute = recompute_of(&p->shape, first + i)};
     for (int i = 0; i < p->shape.slots; i++)
         if (!(p->slot[i].acts = calloc((size_t)p->layers, sizeof(layer_acts))))

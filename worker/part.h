@@ -22,7 +22,7 @@ typedef struct part_shape {
     int slots;           // micro-batches in flight (1F1B: min(stages - stage, micro-batches)); 1 unless TRAIN
     recompute_kind recompute; // of the layers whose index is a multiple of recompute_every
     int recompute_every;      // 0 is as 1
-    int micro;           // micro-batches of a step; 1 unless TRAIN
+    int micro;                // micro-batches of a step; 1 unless TRAIN
 } part_shape;
 
 // This rank's slice of one logical tensor.
@@ -34,6 +34,7 @@ typedef struct weight {
     void *w;       // [n] dt
     float *master; // [n] fp32; w itself when dt is F32
     float *grad, *m, *v;
+    float lr_scale; // multiplies the learning rate; 0: frozen. 1 when made
 } weight;
 
 typedef struct linear { // y[T,out] = x[T,in] w^T + b; w [out,in]
@@ -55,8 +56,8 @@ typedef struct layer {
     linear qkv, o, gate_up, down; // qkv: query heads, then key heads, then value heads of this rank
 } layer;
 
-// What one layer keeps of one micro-batch; T token rows. What it does not keep lies in part.redo, which all layers
-// share: it holds during a layer's own forward or backward only.
+// What one layer keeps of one micro-batch; T token rows. What it does not keep lies in part.redo, which all
+// layers share: it holds during a layer's own forward or backward only.
 typedef struct layer_acts {
     void *x;   // [T,hidden] input of the layer
     void *n1;  // [T,hidden] its norm
@@ -112,9 +113,9 @@ typedef struct part {
     layer *layer;
     void *embed; // [vocab,hidden], first stage
     float *d_embed;
-    norm fnorm;  // last stage
-    linear head; // last stage; the embedding itself when tied and there is one stage
-    slot *slot;  // [slots]
+    norm fnorm;      // last stage
+    linear head;     // last stage; the embedding itself when tied and there is one stage
+    slot *slot;      // [slots]
     layer_acts redo; // what recomputed layers do not keep
     scratch work;
     float *cos, *sin;          // [rows, head_dim/2]

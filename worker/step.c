@@ -165,6 +165,8 @@ done:
     return err_wrap(e, "reducing gradients");
 }
 
+static float lr_scale(const trainer *t, const weight *w) { return t->scale_lr ? w->lr_scale : 1; }
+
 // Every logical tensor is counted by exactly one of the ranks that hold it.
 static bool counts(const part *p, const weight *w) { return p->m.d == 0 && w->s.copy == 0 && !w->tied; }
 
@@ -182,7 +184,8 @@ static err *local_sums(trainer *t, double *loss, double *squares) {
     TRY(d->ops->sync(d));
     // What is not finite is told by every rank that sees it, also of a tensor that another rank counts.
     for (int i = 0; i < p->weights; i++)
-        if (counts(p, &p->weight[i]) || !isfinite(sums[i])) *squares += sums[i];
+        if ((counts(p, &p->weight[i]) && lr_scale(t, &p->weight[i]) > 0) || !isfinite(sums[i]))
+            *squares += sums[i];
     for (int i = 0; i < t->micro; i++) *loss += p->last && p->m.t == 0 ? sums[p->weights + i] : 0;
 done:
     free(sums);
@@ -208,6 +211,7 @@ static err *update_weights(trainer *t, int64_t update, const step_options *o, do
     double scale = o->clip_norm > 0 && norm > o->clip_norm ? o->clip_norm / norm : 1;
     for (int i = 0; i < p->weights; i++) {
         const weight *w = &p->weight[i];
+        if (lr_scale(t, w) == 0) continue; // frozen
         adamw a = {.dt = p->shape.dt,
                    .n = w->n,
                    .master = w->master,
@@ -216,7 +220,7 @@ static err *update_weights(trainer *t, int64_t update, const step_options *o, do
                    .v = w->v,
                    .grad = w->grad,
                    .grad_scale = (float)scale,
-                   .lr = (float)o->lr,
+                   .lr = (float)(o->lr * lr_scale(t, w)),
                    .beta1 = (float)o->beta1,
                    .beta2 = (float)o->beta2,
                    .eps = (float)o->eps,
@@ -243,6 +247,7 @@ err *train_step(trainer *t, int64_t step, int64_t update, const step_options *o,
     err *e = NULL;
     t->c->phase = "train";
     t->c->step = step;
+    t->scale_lr = o->scale_lr;
     take_samples(t, rows);      // tokens of the global batch's share of this rank
     clear_gradients(t);         //
     TRY(run_schedule(t));       // forward and backward, micro-batch by micro-batch, stage to stage

@@ -9,6 +9,7 @@
 
 typedef struct step_options {
     double lr, beta1, beta2, eps, weight_decay, clip_norm; // clip_norm 0: off
+    bool scale_lr;                                         // by every weight's lr_scale
 } step_options;
 
 typedef struct trainer {
@@ -20,7 +21,8 @@ typedef struct trainer {
     int32_t *in, *target; // [micro*T] host
     transfer *sent;       // [slots] activations on their way to the next stage
     transfer sent_grad[2];
-    guard *guard; // judges steps; the run keeps it. NULL: only what is not finite is bad
+    bool scale_lr; // of the step under way
+    guard *guard;  // judges steps; the run keeps it. NULL: only what is not finite is bad
 } trainer;
 
 // What all ranks know after a step. Signals are told with it, so that all act at the same boundary.
