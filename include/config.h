@@ -81,7 +81,8 @@ typedef struct config {
         bool stop_when_recovered; // default false
     } eval;
     struct {
-        int64_t every; // steps between lines of the log; default 10
+        int64_t every;      // steps between lines of the log; default 10
+        int64_t seam_every; // steps between reports of layers; 0: none
     } log;
     struct {
         double start, step; // seconds before a silent peer ends the job; 0: wait for ever

@@ -3,6 +3,8 @@
 //   {"step", "tokens", "valid": {name: loss}, "valid_loss", "base_valid_loss"}            an evaluation
 //   {"step": 0, "base_valid": {name: loss}, "base_valid_loss"}                            the base model
 //   {"step", "tokens", "recovered": true}                                                 recovery
+//   {"step", "skipped": why, "first_sample", "last_sample"}                               a bad step
+//   {"step", "seams": [..], "layers": [..]}                                               a report of layers
 #ifndef SOLAR_METRICS_H
 #define SOLAR_METRICS_H
 

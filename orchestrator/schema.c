@@ -156,6 +156,10 @@ const key schema[] = {
     {"log.every", KEY_INT, AT(log.every), 0, "10", "[1, 1000000000]", "steps",
      "Steps between lines of the log."},
 
+    {"log.seam_every", KEY_INT, AT(log.seam_every), 0, "0", "[0, 1000000000]", "steps",
+     "Steps between reports of layers (in metrics.jsonl, and as a table in seam.txt of the run): gradient norm, "
+     "distance from the donor, size and direction of the output. 0: none. Reads the base model's weights each time."},
+
     {"timeout.start", KEY_REAL, AT(timeout.start), 0, "1800.0", "[0, inf)", "seconds",
      "Before the first step: how long a silent rank may take before the job ends. 0: wait for ever."},
     {"timeout.step", KEY_REAL, AT(timeout.step), 0, "600.0", "[0, inf)", "seconds",

@@ -7,6 +7,7 @@
 
 #include "log.h"
 #include "lr.h"
+#include "seam_log.h"
 
 // ---- signals: the one thing a process cannot be told otherwise
 
@@ -187,6 +188,7 @@ err *training_run(training *t) {
     t->c->limit = c->timeout.step;
     while (!finished(t) && !stop) {
         TRY(take_step(t, &r, &line));
+        if (due(s->step, c->log.seam_every) && r.verdict == STEP_GOOD) TRY(seam_log(t));
         stop = r.signals > 0 && s->step < c->train.steps;
         if (!stop && (due(s->step, c->eval.every) || s->step == c->train.steps)) TRY(evaluate_run(t));
         bool last = stop || finished(t);

@@ -116,6 +116,38 @@ done:
     return err_wrap(e, "loading the optimizer state");
 }
 
+// ---- distance from the donor
+
+// fp32 values of n elements of a weight, from its master copy.
+static err *fetch(part *p, const weight *w, int64_t at, int64_t n, float *to) {
+    p->dev->ops->download(p->dev, to, w->master + at, (size_t)n * 4);
+    return p->dev->ops->sync(p->dev);
+}
+
+err *weights_distance(part *p, const weight *w, const st_set *donors, double *moved, double *donor) {
+    err *e = NULL;
+    const st_tensor *t;
+    int64_t step = CHUNK / 2 / w->s.cols > 0 ? CHUNK / 2 / w->s.cols : 1;
+    float *now = malloc((size_t)(step * w->s.cols) * 4), *then = malloc((size_t)(step * w->s.cols) * 4);
+    *moved = *donor = 0;
+    if (!now || !then) FAIL(ERR_SYSTEM, "out of memory for comparing weights");
+    TRY(must_find(donors, w->row->donor, &t));
+    for (int64_t r = 0; r < w->s.rows; r += step) {
+        int64_t rows = w->s.rows - r < step ? w->s.rows - r : step, n = rows * w->s.cols;
+        TRY(st_read_slice(donors, t, w->s.row0 + r, rows, w->s.col0, w->s.cols, DT_F32, then));
+        TRY(fetch(p, w, r * w->s.cols, n, now));
+        for (int64_t i = 0; i < n; i++) {
+            double d = (double)now[i] - then[i];
+            *moved += d * d;
+            *donor += (double)then[i] * then[i];
+        }
+    }
+done:
+    free(now);
+    free(then);
+    return e;
+}
+
 // ---- random initial values
 
 // SplitMix64's finaliser (Steele, Lea & Flood 2014): one well-mixed word for every counter.

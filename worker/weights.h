@@ -14,6 +14,10 @@ err *weights_load_optimizer(part *p, const st_set *files);
 // place in the whole tensor) only, never on the mesh.
 err *weights_random(part *p, uint64_t seed);
 
+// Squares of the distance of a weight's slice from its donor's in the base model's files, and of the donor's
+// own norm, summed in fp64. Not collective.
+err *weights_distance(part *p, const weight *w, const st_set *donors, double *moved, double *donor);
+
 // The optimizer tensors that belong to a weight, in the order they are saved.
 typedef enum optim_kind { OPTIM_M, OPTIM_V, OPTIM_MASTER, OPTIM_KINDS } optim_kind;
 int weights_optim_kinds(dtype dt); // 2, or 3 when there is a master copy
