@@ -48,7 +48,7 @@ err *comm_sum(comm *c, const group *g, dtype dt, void *buf, int64_t n);
 err *comm_gather(comm *c, const group *g, const float *in, float *out, int64_t n);
 // Host data, all ranks of the group get `bytes` bytes of root's. Collective over the group.
 err *comm_broadcast(comm *c, const group *g, void *data, size_t bytes, int root);
-// Host data: sum in rank order over the world of n doubles (small: n * ranks are held). Collective over all ranks.
+// Host data: sum in rank order over the world of n doubles, n <= 64. Collective over all ranks.
 err *comm_sum_world(comm *c, double *values, int n);
 // Host data: everyone's bytes to `all` [world][bytes] on every rank. Collective over all ranks.
 err *comm_collect(comm *c, const void *mine, void *all, size_t bytes);
