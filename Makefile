@@ -116,7 +116,7 @@ setup: ## install what is missing for everything below
 check-quick: ## unit tests and bad inputs only (what SAN=1 runs in CI)
 	@tests/setup/install.sh build check
 	@$(MAKE) --no-print-directory program testbins
-	@tests/run.sh $(BUILD) unit fuzz
+	@tests/run.sh $(BUILD) unit fuzz fault/bad_input
 
 check-fresh: ## root and debootstrap: check and demo in a bare Debian 12 (FRESH="check demo")
 	@tests/setup/fresh.sh $(FRESH)

@@ -1,13 +1,13 @@
 #!/bin/bash
 # Runs the tests and ends with one line: N passed, N failed, N skipped. Exit status 1 if any failed.
-# usage: run.sh BUILD [FOLDER...]   folders below tests/, default all; BUILD holds the built program
+# usage: run.sh BUILD [FOLDER | FOLDER/NAME]...   below tests/, default all; BUILD holds the built program
 #
 # A test is a cmocka program BUILD/tests/test_* made from tests/unit, or a script tests/FOLDER/*.sh whose
 # last line is "N passed, N failed, N skipped". Files named lib*.sh are helpers, not tests. A script may
 # raise its time limit with a line "# limit: SECONDS".
 set -u
 cd "$(dirname "$0")/.." || exit 2
-[ $# -ge 1 ] || { echo "usage: tests/run.sh BUILD [FOLDER...]" >&2; exit 2; }
+[ $# -ge 1 ] || { echo "usage: tests/run.sh BUILD [FOLDER | FOLDER/NAME]..." >&2; exit 2; }
 BUILD=$(realpath "$1") || exit 2
 shift
 folders=("$@")
@@ -22,10 +22,10 @@ passed=0 failed=0 skipped=0
 log=$(mktemp) || exit 2
 trap 'rm -f "$log"' EXIT
 
-selected() { # FOLDER
+selected() { # FOLDER NAME
     [ ${#folders[@]} -eq 0 ] && return 0
     local f
-    for f in "${folders[@]}"; do [ "$f" = "$1" ] && return 0; done
+    for f in "${folders[@]}"; do [ "$f" = "$1" ] || [ "$f" = "$1/$2" ] && return 0; done
     return 1
 }
 
@@ -64,23 +64,22 @@ run() {
     else
         printf 'ok   %-40s %4d passed%s  (%d s)\n' "$name" "$p" "$([ "$s" -eq 0 ] || echo ", $s skipped")" \
             $((SECONDS - began))
-        [ "$s" -eq 0 ] || grep -i 'skip' "$log" | grep -v '^[0-9]* passed' | head -n 5 | sed 's/^/       /'
+        [ "$s" -eq 0 ] || grep -i 'skip' "$log" | grep -vE '^[0-9]+ passed|SKIPPED TEST|listed below' | sort -u | head -n 5 | sed 's/^/       /'
     fi
 }
 
-if selected unit; then
-    for source in tests/unit/test_*.c; do
-        [ -e "$source" ] || continue
-        name=$(basename "$source" .c)
-        run "unit/$name" "$LIMIT" count_cmocka "$BUILD/tests/$name"
-    done
-fi
+for source in tests/unit/test_*.c; do
+    name=$(basename "$source" .c)
+    [ -e "$source" ] && selected unit "$name" || continue
+    run "unit/$name" "$LIMIT" count_cmocka "$BUILD/tests/$name"
+done
 for script in tests/*/*.sh; do
     folder=$(basename "$(dirname "$script")")
     case $folder/$(basename "$script") in setup/* | lint/* | bench/* | */lib*.sh) continue ;; esac
-    selected "$folder" || continue
+    name=$(basename "$script" .sh)
+    selected "$folder" "$name" || continue
     limit=$(sed -n 's/^# limit: \([0-9][0-9]*\).*/\1/p' "$script" | head -n 1)
-    run "$folder/$(basename "$script" .sh)" "${limit:-$LIMIT}" count_script bash "$script"
+    run "$folder/$name" "${limit:-$LIMIT}" count_script bash "$script"
 done
 
 echo "time: $SECONDS s"

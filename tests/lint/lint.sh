@@ -52,7 +52,7 @@ check_tidy() {
     local log list news
     list=$(make --no-print-directory BUILD="$BUILD" tidy-list)
     # shellcheck disable=SC2086 # a list of files
-    make --no-print-directory BUILD="$BUILD" $list || { echo "clang-tidy did not run"; return; }
+    make -s --no-print-directory BUILD="$BUILD" $list || { echo "clang-tidy did not run"; return; }
     log=$(mktemp)
     # shellcheck disable=SC2086 # a list of files
     cat $list | grep -E '(error|warning): .*\[[a-z]' | sed "s|^$PWD/||" | sort -u >"$log"
