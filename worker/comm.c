@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "roll_call.h"
 
 enum { SEGMENT = 1 << 20, SPINS = 4096 }; // elements of a sum in one go; polls before giving up the core
 
@@ -30,26 +31,8 @@ static err *mpi_error(int rc, const char *what) {
         goto done;                                                                                           \
     } while (0)
 
-static void name_missing(char *out, size_t size, const MPI_Request *r, const int *peer, int n) {
-    size_t at = 0;
-    out[0] = 0;
-    for (int i = 0; i < n && at < size; i++)
-        if (r[i] != MPI_REQUEST_NULL && peer[i] >= 0)
-            at += (size_t)snprintf(out + at, size - at, "%s%d", at ? ", " : "", peer[i]);
-    if (!at) snprintf(out, size, "the group");
-}
-
-static err *too_late(const comm *c, const char *what, const MPI_Request *r, const int *peer, int n) {
-    char missing[128];
-    name_missing(missing, sizeof missing, r, peer, n);
-    return err_new(ERR_PEER,
-                   "rank %d (host %s, phase %s, step %lld) waited %.0f s in %s for rank(s) %s, which did not "
-                   "answer: dead, stopped or unreachable (limits: timeout.start, timeout.step)",
-                   c->m.rank, c->host, c->phase, (long long)c->step, c->limit, what, missing);
-}
-
-// Polls until all are done. peer[i] is the world rank that request i waits for, -1: a whole group.
-static err *wait_all(comm *c, MPI_Request *r, const int *peer, int n, const char *what) {
+// Polls until all are done, or until this rank or another has waited too long.
+static err *wait_all(comm *c, MPI_Request *r, int n, const char *what) {
     err *e = NULL;
     double start = 0;
     for (long polls = 0;; polls++) {
@@ -65,16 +48,14 @@ static err *wait_all(comm *c, MPI_Request *r, const int *peer, int n, const char
         if (polls < SPINS) continue;
         if (polls == SPINS) start = now_seconds();
         sched_yield(); // ranks may outnumber cores
-        if (c->limit > 0 && polls % 256 == 0 && now_seconds() - start > c->limit)
-            return too_late(c, what, r, peer, n);
+        if (polls % 256 == 0 && ((c->limit > 0 && now_seconds() - start > c->limit) || roll_is_called(c)))
+            return roll_call(c, what);
     }
 done:
     return e;
 }
 
-static err *wait_one(comm *c, MPI_Request *r, int peer, const char *what) {
-    return wait_all(c, r, &peer, 1, what);
-}
+static err *wait_one(comm *c, MPI_Request *r, const char *what) { return wait_all(c, r, 1, what); }
 
 // ---- groups
 
@@ -119,6 +100,9 @@ err *comm_open(const mesh *m, device *dev, int64_t kv_heads, bool tied, double l
     *c = (comm){.m = *m, .dev = dev, .limit = limit, .phase = "start", .scratch = scratch};
     gethostname(c->host, sizeof c->host - 1);
     TRY(split_all(c, kv_heads, tied));
+    c->hosts = calloc((size_t)m->world, sizeof *c->hosts);
+    if (!c->hosts) FAIL(ERR_SYSTEM, "out of memory for the names of %d hosts", m->world);
+    TRY(comm_collect(c, c->host, c->hosts, sizeof c->host));
     *out = c;
     return NULL;
 done:
@@ -138,17 +122,8 @@ void comm_close(comm *c) {
     close_group(&c->tp);
     close_group(&c->world);
     free(c->scratch);
+    free(c->hosts);
     free(c);
-}
-
-// World rank of a member of a group, for messages.
-static int world_rank(const comm *c, const group *g, int r) {
-    const mesh *m = &c->m;
-    if (g == &c->tp) return mesh_rank(m, m->d, m->p, r);
-    if (g == &c->dp) return mesh_rank(m, r, m->p, m->t);
-    if (g == &c->kv) return mesh_rank(m, m->d, m->p, m->t / g->size * g->size + r);
-    if (g == &c->tied) return mesh_rank(m, m->d, r ? m->pp - 1 : 0, m->t);
-    return r;
 }
 
 // ---- sums
@@ -175,26 +150,20 @@ static void store_row(char *to, dtype dt, const float *sum, int64_t n) {
 
 typedef struct exchange {
     MPI_Request *request;
-    int *peer;
     int count;
 } exchange;
 
 static err *exchange_make(int size, exchange *x) {
     x->count = 0;
     x->request = malloc(sizeof *x->request * 2 * (size_t)size);
-    x->peer = malloc(sizeof *x->peer * 2 * (size_t)size);
-    return x->request && x->peer ? NULL : err_new(ERR_SYSTEM, "out of memory for %d requests", 2 * size);
+    return x->request ? NULL : err_new(ERR_SYSTEM, "out of memory for %d requests", 2 * size);
 }
 
-static void exchange_free(exchange *x) {
-    free(x->request);
-    free(x->peer);
-}
+static void exchange_free(exchange *x) { free(x->request); }
 
 static err *post(comm *c, const group *g, exchange *x, bool send, int peer, void *buf, int64_t n, dtype dt) {
     err *e = NULL;
-    MPI_Request *r = &x->request[x->count];
-    x->peer[x->count++] = world_rank(c, g, peer);
+    MPI_Request *r = &x->request[x->count++];
     if (send) {
         MPI_TRY(MPI_Isend(buf, (int)n, mpi_type(dt), peer, 1, g->comm, r), "MPI_Isend");
         c->messages++;
@@ -222,7 +191,7 @@ static err *sum_segment(comm *c, const group *g, dtype dt, char *buf, int64_t n,
         TRY(post(c, g, x, false, r, in + (size_t)r * (size_t)mine * w, mine, dt));
         TRY(post(c, g, x, true, r, buf + (size_t)at * w, count, dt));
     }
-    TRY(wait_all(c, x->request, x->peer, x->count, "a sum over ranks"));
+    TRY(wait_all(c, x->request, x->count, "a sum over ranks"));
     for (int r = 0; r < g->size; r++)
         add_row(sum, r == me ? buf + (size_t)lo * w : in + (size_t)r * (size_t)mine * w, dt, mine, r == 0);
     store_row(buf + (size_t)lo * w, dt, sum, mine);
@@ -233,7 +202,7 @@ static err *sum_segment(comm *c, const group *g, dtype dt, char *buf, int64_t n,
         TRY(post(c, g, x, false, r, buf + (size_t)at * w, count, dt));
         TRY(post(c, g, x, true, r, buf + (size_t)lo * w, mine, dt));
     }
-    TRY(wait_all(c, x->request, x->peer, x->count, "a sum over ranks"));
+    TRY(wait_all(c, x->request, x->count, "a sum over ranks"));
 done:
     return e;
 }
@@ -271,7 +240,7 @@ static err *gather_bytes(comm *c, const group *g, const void *mine, void *all, s
     MPI_TRY(MPI_Iallgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, g->comm, &r), what);
     c->messages++;
     c->bytes += bytes;
-    TRY(wait_one(c, &r, -1, what));
+    TRY(wait_one(c, &r, what));
 done:
     return e;
 }
@@ -305,7 +274,7 @@ err *comm_broadcast(comm *c, const group *g, void *data, size_t bytes, int root)
     for (size_t at = 0; at < bytes; at += INT_MAX) {
         size_t n = bytes - at < INT_MAX ? bytes - at : INT_MAX;
         MPI_TRY(MPI_Ibcast((char *)data + at, (int)n, MPI_BYTE, root, g->comm, &r), "MPI_Ibcast");
-        TRY(wait_one(c, &r, g->rank == root ? -1 : world_rank(c, g, root), "a broadcast"));
+        TRY(wait_one(c, &r, "a broadcast"));
     }
 done:
     return e;
@@ -362,7 +331,7 @@ done:
 
 err *comm_send(comm *c, int peer, int tag, dtype dt, const void *buf, int64_t n, transfer *t) {
     err *e = NULL;
-    *t = (transfer){.request = MPI_REQUEST_NULL, .peer = peer, .bytes = (size_t)n * dtype_size(dt)};
+    *t = (transfer){.request = MPI_REQUEST_NULL, .bytes = (size_t)n * dtype_size(dt)};
     if (n > INT_MAX)
         FAIL(ERR_CONFIG, "a pipeline message of %lld elements: use a smaller micro_batch", (long long)n);
     if (!c->dev->ops->host_memory) {
@@ -381,7 +350,7 @@ done:
 
 err *comm_receive(comm *c, int peer, int tag, dtype dt, void *buf, int64_t n, transfer *t) {
     err *e = NULL;
-    *t = (transfer){.request = MPI_REQUEST_NULL, .peer = peer, .bytes = (size_t)n * dtype_size(dt)};
+    *t = (transfer){.request = MPI_REQUEST_NULL, .bytes = (size_t)n * dtype_size(dt)};
     if (n > INT_MAX)
         FAIL(ERR_CONFIG, "a pipeline message of %lld elements: use a smaller micro_batch", (long long)n);
     if (!c->dev->ops->host_memory) {
@@ -398,7 +367,7 @@ done:
 
 err *comm_finish(comm *c, transfer *t) {
     if (t->request == MPI_REQUEST_NULL && !t->staged) return NULL;
-    err *e = wait_one(c, &t->request, t->peer, "a message between pipeline stages");
+    err *e = wait_one(c, &t->request, "a message between pipeline stages");
     if (!e && t->target) c->dev->ops->upload(c->dev, t->target, t->staged, t->bytes);
     free(t->staged);
     t->staged = t->target = NULL;
@@ -410,7 +379,7 @@ err *comm_put(comm *c, int peer, int tag, const void *data, size_t bytes) {
     MPI_Request r;
     if (bytes > INT_MAX) FAIL(ERR_RUNTIME, "message of %zu bytes", bytes);
     MPI_TRY(MPI_Isend(data, (int)bytes, MPI_BYTE, peer, tag, c->world.comm, &r), "MPI_Isend");
-    TRY(wait_one(c, &r, peer, "sending tensors"));
+    TRY(wait_one(c, &r, "sending tensors"));
 done:
     return e;
 }
@@ -420,7 +389,7 @@ err *comm_take(comm *c, int peer, int tag, void *data, size_t bytes) {
     MPI_Request r;
     if (bytes > INT_MAX) FAIL(ERR_RUNTIME, "message of %zu bytes", bytes);
     MPI_TRY(MPI_Irecv(data, (int)bytes, MPI_BYTE, peer, tag, c->world.comm, &r), "MPI_Irecv");
-    TRY(wait_one(c, &r, peer, "receiving tensors"));
+    TRY(wait_one(c, &r, "receiving tensors"));
 done:
     return e;
 }

@@ -1,11 +1,10 @@
 // Communication between the ranks of a mesh, over MPI.
 //
 // Every wait is a polled loop with a time limit, so that a dead or stuck peer ends as an ERR_PEER that names
-// it, the phase and the step, and never as a hang. Sums are formed in rank order, element by element, in fp32
-// (rounded once when the data is bf16): the same mesh gives the same bits, all ranks of a group hold the same
-// bits, and neither depends on how the data was cut.
-// Buffers are device memory; when the device's memory is not the host's they are staged through the host.
-// One thread of a rank communicates.
+// it, the phase and the step (roll_call.h), and never as a hang. Sums are formed in rank order, element by
+// element, in fp32 (rounded once when the data is bf16): the same mesh gives the same bits, all ranks of a
+// group hold the same bits, and neither depends on how the data was cut. Buffers are device memory; when the
+// device's memory is not the host's they are staged through the host. One thread of a rank communicates.
 #ifndef SOLAR_COMM_H
 #define SOLAR_COMM_H
 
@@ -32,6 +31,7 @@ typedef struct comm {
     const char *phase;
     int64_t step;
     char host[64];
+    char (*hosts)[64];        // [world]
     char *scratch;            // host memory for sums and staging
     uint64_t messages, bytes; // sent by this rank since opened
 } comm;
@@ -60,7 +60,6 @@ err *comm_agree(comm *c, err *mine);
 // A message on its way. Matching send and receive name each other's rank and the same tag; n elements of dt.
 typedef struct transfer {
     MPI_Request request; // MPI_REQUEST_NULL: nothing under way
-    int peer;            // world rank
     void *staged;        // host copy, when the device's memory is not the host's
     void *target;        // device buffer of a receive
     size_t bytes;

@@ -1,0 +1,56 @@
+#!/bin/bash
+# A rank that stops answering ends the job with exit status 8 and one message that names it, whoever waits for whom;
+# a signal to all ranks, twice, saves once; what is not finite ends with 7 and is never saved.
+# limit: 200
+cd "$(dirname "$0")" && . ../layout/lib.sh
+
+tokens "$T/train.h5" ../../LICENSE ../../Makefile
+model m 4 4 true
+config "$T/random.yaml" "$T/m"
+base m "$T/random.yaml"
+config "$T/c.yaml" "$T/base-m/latest"
+endless=(--set model.dus.m=1 --set mesh.pipeline=2 --set mesh.tensor=2 --set train.steps=200000 --set schedule='{kind: constant}' --set checkpoint.every=0 --set eval.every=0)
+ranks_of() { pgrep -f "^$SOLAR train .*run.dir=$run "; }
+begin() { # starts $run and waits until it steps
+    train 4 "$T/c.yaml" "$run" "${endless[@]}" "$@" &
+    pid=$!
+    for _ in $(seq 600); do [ "$(grep -c grad_norm "$run/metrics.jsonl" 2>/dev/null)" -gt 5 ] 2>/dev/null && break; sleep 0.1; done
+}
+
+for rank in 0 3; do
+    run="$T/stopped-$rank"
+    begin --set timeout.step=6
+    for p in $(ranks_of); do
+        grep -qz "^OMPI_COMM_WORLD_RANK=$rank$" "/proc/$p/environ" && kill -STOP "$p" && break
+    done
+    wait $pid
+    status=$?
+    said=$(grep -c '^solar train: error' "$run.log")
+    [ $status -eq 8 ] && [ "$said" -eq 1 ] && grep -q "no answer from rank(s) $rank (host" "$run.log" &&
+        ok "SIGSTOP of rank $rank: exit status 8 and its name" || { grep '^solar train' "$run.log"; bad "SIGSTOP of rank $rank: exit status $status, $said messages"; }
+done
+
+run="$T/signals"
+begin
+for _ in 1 2; do kill -TERM $(ranks_of); sleep 0.02; done
+wait $pid
+status=$?
+[ $status -eq 75 ] && [ "$(ls "$run/checkpoints" | wc -l)" -eq 1 ] && ok "SIGTERM to all ranks, twice: exit status 75" || { say "$run"; bad "SIGTERM to all ranks: exit status $status"; }
+
+# Not a number in the base: bytes of the last tensor.
+mkdir "$T/nan" && cp "$T/base-m/latest/config.json" "$T/base-m/latest/model.safetensors" "$T/nan/"
+printf '\xff\xff\xff\x7f' | dd of="$T/nan/model.safetensors" bs=1 seek=$(($(stat -c %s "$T/nan/model.safetensors") - 4)) conv=notrunc 2>/dev/null
+for extra in '' '--set data.valid=[] --set eval.every=0'; do
+    # shellcheck disable=SC2086
+    "$SOLAR" train "$T/c.yaml" --set run.dir="$T/nan-run" --set model.base="$T/nan" --set model.dus.m=1 $extra >"$T/nan.log" 2>&1
+    status=$?
+    [ $status -eq 7 ] && [ -z "$(ls -A "$T/nan-run/checkpoints" 2>/dev/null)" ] && ok "NaN in the base: exit status 7, nothing saved ($extra)" || { say "$T/nan"; bad "NaN in the base: exit status $status"; }
+done
+# A rate at which the weights run away: whatever is saved on the way is finite.
+run="$T/away"
+train 1 "$T/c.yaml" "$run" --set optimizer.lr=10 --set optimizer.weight_decay=100 --set optimizer.clip_norm=0 --set schedule='{kind: constant}' --set checkpoint.every=1 --set data.valid=[] --set eval.every=0
+status=$?
+[ $status -eq 7 ] && ok "weights that run away: exit status 7 at $(ls "$run/checkpoints" | tail -n 1)" || { say "$run"; bad "weights that run away: exit status $status"; }
+train 1 "$T/c.yaml" "$run" --set optimizer.lr=1e-30 --set schedule='{kind: constant}' --set data.valid=[] --set eval.every=0 --set train.steps=1
+grep -q 'damaged' "$run.log" && bad "a damaged checkpoint was published" || ok "what was saved before is whole"
+result
