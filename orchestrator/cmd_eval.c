@@ -14,6 +14,7 @@
 typedef struct args {
     const char *text, *tokens, *layers, *tokenizer, *precision, *device;
     int64_t m, docs, max_tokens, seq_len, samples, pipeline, tensor, threads;
+    double timeout;
     bool json, no_bos;
 } args;
 
@@ -129,7 +130,7 @@ static engine_options options_of(const args *a, const char *dir, int64_t rows) {
                             .rows = rows,
                             .threads = (int)a->threads,
                             .device = a->device,
-                            .limit = 600};
+                            .limit = a->timeout};
 }
 
 static err *eval_documents(const args *a, const char *dir, const world *w, engine *g, result *r) {
@@ -212,7 +213,8 @@ static err *check_args(const args *a) {
 
 static int run_eval(int argc, char **argv) {
     err *e = NULL;
-    args a = {.precision = "fp32",
+    args a = {.timeout = 3600,
+              .precision = "fp32",
               .device = "auto",
               .m = -1,
               .max_tokens = 1024,
@@ -238,6 +240,8 @@ static int run_eval(int argc, char **argv) {
         {"pipeline", OPT_INT, &a.pipeline, "P", "pipeline stages under mpirun (default 1)", 1, 4096},
         {"tensor", OPT_INT, &a.tensor, "T", "tensor-parallel ranks (default 1)", 1, 4096},
         {"threads", OPT_INT, &a.threads, "N", "threads per rank (default 0: the cores given)", 0, 1024},
+        {"timeout", OPT_REAL, &a.timeout, "SECONDS",
+         "longest wait for another rank; 0: for ever (default 3600)", 0, 1e9},
         {"device", OPT_STRING, &a.device, "auto|cpu|cuda", "where to compute (default auto)", 0, 0},
         {"json", OPT_FLAG, &a.json, NULL, "one JSON object on stdout", 0, 0},
     };

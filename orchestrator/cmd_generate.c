@@ -12,7 +12,7 @@
 typedef struct args {
     const char *prompt, *layers, *tokenizer, *precision, *device;
     int64_t m, tokens, count, seed, pipeline, tensor, threads, top_k;
-    double temperature;
+    double temperature, timeout;
 } args;
 
 typedef struct candidate {
@@ -60,8 +60,9 @@ static err *next_token(engine *g, const run *r, const args *a, sampler *s, int32
     int64_t n = g->b.spec->vocab;
     err *e = infer_last_logits(g->p, g->c, r, s->logits);
     for (int64_t i = 0; !e && i < n; i++) {
-        if (isnan(s->logits[i]))
-            return err_new(ERR_NUMERIC, "the logits are not numbers: the weights are damaged");
+        if (!isfinite(s->logits[i]))
+            return err_share(
+                err_new(ERR_NUMERIC, "the logits are not finite: the weights hold NaN, or overflow"));
         s->list[i] = (candidate){s->logits[i], (int32_t)i};
     }
     if (!e) *id = choose(s->list, n, a->temperature, a->top_k, &s->state);
@@ -74,7 +75,7 @@ static err *continue_ids(engine *g, const args *a, sampler *s, ids *v) {
     run r;
     int64_t first = 0;
     for (int64_t i = 0; i < a->tokens; i++) {
-        int32_t id;
+        int32_t id = 0;
         TRY(infer_forward(g->p, g->c, v->id, NULL, 1, (int64_t)v->count, first, &r));
         first = (int64_t)v->count;
         TRY(next_token(g, &r, a, s, &id));
@@ -153,7 +154,7 @@ static err *run_on_mesh(const args *a, const char *dir, const world *w, engine *
                         .rows = (int64_t)prompt.count + a->tokens,
                         .threads = (int)a->threads,
                         .device = a->device,
-                        .limit = 600};
+                        .limit = a->timeout};
     TRY(engine_open(&o, w, g));
     TRY(world_agree(w, check_fit(g, w, tok)));
     TRY(generate(g, a, tok, &prompt, &v));
@@ -171,7 +172,8 @@ static err *check_args(const args *a) {
 }
 
 static int run_generate(int argc, char **argv) {
-    args a = {.prompt = "",
+    args a = {.timeout = 3600,
+              .prompt = "",
               .precision = "fp32",
               .device = "auto",
               .m = -1,
@@ -197,6 +199,8 @@ static int run_generate(int argc, char **argv) {
         {"pipeline", OPT_INT, &a.pipeline, "P", "pipeline stages under mpirun (default 1)", 1, 4096},
         {"tensor", OPT_INT, &a.tensor, "T", "tensor-parallel ranks (default 1)", 1, 4096},
         {"threads", OPT_INT, &a.threads, "N", "threads per rank (default 0: the cores given)", 0, 1024},
+        {"timeout", OPT_REAL, &a.timeout, "SECONDS",
+         "longest wait for another rank; 0: for ever (default 3600)", 0, 1e9},
         {"device", OPT_STRING, &a.device, "auto|cpu|cuda", "where to compute (default auto)", 0, 0},
     };
     int positional;

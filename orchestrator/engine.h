@@ -14,6 +14,7 @@
 typedef struct world {
     int size, rank;
     int local_size, local_rank; // among the ranks of this host
+    int cores;                  // of this rank; may be 0
 } world;
 // Starts MPI. Checks the world against what the launcher said (SLURM_NTASKS of a step, OMPI_COMM_WORLD_SIZE),
 // so that N ranks meant never become N trainings of one rank. Collective.
@@ -28,7 +29,7 @@ int world_close(const char *command, const world *w, err *e);
 err *world_share(const world *w, err *e, char *text, char **out);
 // Every rank passes its own success or failure; all return that of the lowest rank that failed. Collective.
 err *world_agree(const world *w, err *mine);
-// Cores this rank may use: what the launcher bound it to, else its share of the host.
+// Cores this rank may use, at least 1: what it is bound to, shared with the ranks bound to the very same.
 int world_threads(const world *w);
 
 // ---- a model on paper: its description, depth, layout and tensors; no weights, no MPI

@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -136,6 +137,17 @@ static void print_step(FILE *out, const config *c, const blueprint *b, const mes
             flop * (double)c->train.steps * (double)(c->train.global_batch * L));
 }
 
+// What a message of one pipeline boundary may hold.
+static err *check_message(const config *c, const blueprint *b, const mesh *m) {
+    double elements = (double)c->train.micro_batch * (double)c->data.seq_len * (double)b->spec->hidden;
+    if (m->pp == 1 || elements <= INT_MAX) return NULL;
+    return err_new(
+        ERR_CONFIG,
+        "micro_batch x seq_len x hidden = %.3g numbers would go from stage to stage at a time, at most "
+        "%d can: use a smaller train.micro_batch",
+        elements, INT_MAX);
+}
+
 err *plan_print(FILE *out, const config *c, const blueprint *b, int world) {
     err *e = NULL;
     mesh m;
@@ -143,6 +155,7 @@ err *plan_print(FILE *out, const config *c, const blueprint *b, int world) {
     TRY(mesh_make(world, 0, (int)c->mesh.pipeline, (int)c->mesh.tensor, &m));
     TRY(table_check_tp(b->spec, m.tp));
     TRY(plan_shape(c, &m, &shape));
+    TRY(check_message(c, b, &m));
     print_model(out, b);
     fprintf(out, "mesh      %d rank%s = data %d x pipeline %d x tensor %d, %s\n", world, plural(world), m.dp,
             m.pp, m.tp, c->train.precision == DT_F32 ? "fp32" : "bf16 with fp32 master weights");

@@ -25,6 +25,21 @@ static err *check_size(int size) {
         size, meant);
 }
 
+// Cores of this rank: those that it may run on, shared with the ranks of this host that may run on the very
+// same. So it does not matter whether a launcher bound every rank, the job as a whole (a container), or
+// nothing.
+static int share_of_cores(MPI_Comm local, int ranks) {
+    cpu_set_t mine;
+    int sharers = 0;
+    if (sched_getaffinity(0, sizeof mine, &mine) != 0) return (int)sysconf(_SC_NPROCESSORS_ONLN) / ranks;
+    cpu_set_t *all = malloc(sizeof mine * (size_t)ranks);
+    if (!all) return 1;
+    MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, local);
+    for (int i = 0; i < ranks; i++) sharers += CPU_EQUAL(&all[i], &mine) != 0;
+    free(all);
+    return CPU_COUNT(&mine) / sharers;
+}
+
 err *world_open(int *argc, char ***argv, world *out) {
     int provided;
     MPI_Comm local;
@@ -37,6 +52,7 @@ err *world_open(int *argc, char ***argv, world *out) {
     MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, out->rank, MPI_INFO_NULL, &local);
     MPI_Comm_size(local, &out->local_size);
     MPI_Comm_rank(local, &out->local_rank);
+    out->cores = share_of_cores(local, out->local_size);
     MPI_Comm_free(&local);
     return check_size(out->size);
 }
@@ -112,10 +128,4 @@ err *world_agree(const world *w, err *mine) {
     return mine;
 }
 
-int world_threads(const world *w) {
-    cpu_set_t set;
-    int cores = (int)sysconf(_SC_NPROCESSORS_ONLN), bound = cores;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) bound = CPU_COUNT(&set);
-    if (bound < cores) return bound; // the launcher gave this rank cores of its own
-    return cores / w->local_size > 0 ? cores / w->local_size : 1;
-}
+int world_threads(const world *w) { return w->cores > 0 ? w->cores : 1; }

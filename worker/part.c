@@ -3,7 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LOGITS_BYTES = 32 << 20 }; // about the size of a chunk of logits
+// About the size of a chunk of logits, and rows at most: statistics of a chunk travel between tensor ranks.
+enum { LOGITS_BYTES = 32 << 20, CHUNK_ROWS = 8192 };
 
 int part_slots(const mesh *m, int64_t micro) {
     int most = m->pp - m->p;
@@ -286,7 +287,7 @@ static void local_sizes(part *p) {
         if (p->table->row[i].role == R_EMBED)
             p->vocab_first = tensor_slice(&p->table->row[i], p->m.tp, p->m.t).row0;
     int64_t chunk = p->vocab ? LOGITS_BYTES / 4 / p->vocab : 1;
-    p->chunk = chunk < 16 ? 16 : chunk;
+    p->chunk = chunk < 16 ? 16 : chunk > CHUNK_ROWS ? CHUNK_ROWS : chunk;
     if (p->chunk > p->tokens) p->chunk = p->tokens;
 }
 
