@@ -20,7 +20,9 @@ export UBSAN_OPTIONS="print_stacktrace=1:${UBSAN_OPTIONS:-}"
 LIMIT=${TEST_LIMIT:-300}
 passed=0 failed=0 skipped=0
 log=$(mktemp) || exit 2
+running= # the test's `timeout`, which ends all that the test started
 trap 'rm -f "$log"' EXIT
+trap 'if [ -n "$running" ]; then kill $running; fi; exit 130' INT TERM HUP
 
 selected() { # FOLDER NAME
     [ ${#folders[@]} -eq 0 ] && return 0
@@ -46,7 +48,10 @@ count_script() {
 run() {
     local name=$1 limit=$2 counter=$3 began=$SECONDS status=0 p f s
     shift 3
-    timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null || status=$?
+    timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null &
+    running=$!
+    wait $running || status=$?
+    running=
     read -r p f s <<<"$($counter)"
     : "${p:=0}" "${f:=0}" "${s:=0}"
     if [ "$status" -ne 0 ] && [ "$f" -eq 0 ]; then

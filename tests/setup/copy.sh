@@ -7,12 +7,10 @@ build=$1 prefix=$2
 
 install -d "$prefix/bin" "$prefix/share/solar/jobs" "$prefix/share/doc/solar"
 install -m 755 "$build/solar" "$prefix/bin/solar"
-for f in jobs/* slurm/*; do
-    [ -f "$f" ] || continue
-    install -d "$prefix/share/solar/$(dirname "$f")"
+find jobs slurm -type f | while read -r f; do
     mode=644
-    [ -x "$f" ] && mode=755
-    install -m $mode "$f" "$prefix/share/solar/$f"
+    [ ! -x "$f" ] || mode=755
+    install -D -m $mode "$f" "$prefix/share/solar/$f"
 done
 install -m 644 README.md LICENSE "$prefix/share/doc/solar/"
 "$build/solar" config --schema >"$prefix/share/doc/solar/config.txt"
