@@ -9,6 +9,8 @@
 // - Nothing in an op depends on the number of threads: the same call gives the same bits.
 // - Nothing allocates, except the cache of product primitives on the first call of a shape.
 // - Not collective: a device belongs to one rank, and is used by one thread of it.
+// - C++ (kernels/cuda) reads this header too: where a member of `ops` has the name of a type, the type is
+//   written with `struct`.
 #ifndef SOLAR_OPS_H
 #define SOLAR_OPS_H
 
@@ -85,7 +87,7 @@ typedef struct ops {
     void (*close)(device *d);
 
     // ---- linear layers
-    void (*product)(device *d, const product *p);
+    void (*product)(device *d, const struct product *p);
     // y[T,n] (row stride ld) += b[n]
     void (*bias)(device *d, dtype dt, void *y, int64_t ld, const void *b, int64_t T, int64_t n);
     // db[n] += column sums of dy[T,n]
@@ -117,8 +119,8 @@ typedef struct ops {
     void (*rope)(device *d, dtype dt, void *x, int64_t ld, const int32_t *pos, const float *cos,
                  const float *sin, int64_t T, int64_t heads, int64_t head_dim, bool inverse);
 
-    void (*attention)(device *d, const attention *a);
-    void (*attention_grad)(device *d, const attention *a);
+    void (*attention)(device *d, const struct attention *a);
+    void (*attention_grad)(device *d, const struct attention *a);
 
     // ---- gated feed-forward: gu[T,2f] holds gate (columns 0..f-1) and up; y[T,f] = silu(gate)*up
     void (*swiglu)(device *d, dtype dt, void *y, const void *gu, int64_t T, int64_t f);
@@ -146,7 +148,7 @@ typedef struct ops {
     void (*sumsq)(device *d, double *out, const float *x, int64_t n);
     // *out (device memory) = sum in fp64, fixed order
     void (*sum)(device *d, double *out, const float *x, int64_t n);
-    void (*adamw)(device *d, const adamw *a);
+    void (*adamw)(device *d, const struct adamw *a);
 } ops;
 
 // Floats of scratch that rmsnorm_grad needs.
@@ -154,8 +156,8 @@ int64_t ops_norm_partial(int64_t T, int64_t h);
 
 // Opens the CPU device with `threads` >= 1 threads (one per core the launcher gave this rank).
 err *cpu_open(int threads, device **out);
-// Opens GPU `index`; ERR_SYSTEM with the driver's words when there is none, or when this build has no
-// CUDA.
+// Opens GPU `index` modulo the number of GPUs that this process sees, so that a local rank will do;
+// ERR_SYSTEM with the driver's words when there is none, or when this build has no CUDA.
 err *cuda_open(int index, device **out);
 
 #endif

@@ -1,0 +1,211 @@
+// Opening a GPU, its memory, its errors, and the table of its ops.
+#include <stdlib.h>
+
+#include "device.h"
+
+enum {
+    OLDEST = 8,            // compute capability 8.0: the first with bf16 arithmetic
+    WORKSPACE = 32 << 20,  // what cuBLAS recommends for Hopper
+    LEAST_ALLOCATION = 64, // so that an empty array has an address too
+};
+
+static inline cuda_device *cuda_of(device *d) { return (cuda_device *)d; }
+
+// ---- errors
+
+void cuda_fail(cuda_device *c, err *e) { c->failed = err_first(c->failed, e); }
+
+void cuda_check(cuda_device *c, const char *op, cudaError_t status) {
+    if (status == cudaSuccess) return;
+    cudaGetLastError(); // the runtime keeps its own copy, which the next call would report once more
+    if (c->failed) return;
+    c->failed = err_new(ERR_SYSTEM,
+                        "GPU %d: %s reported %s (%s); work queued before it may be the cause: run again with "
+                        "CUDA_LAUNCH_BLOCKING=1 to find which",
+                        c->index, op, cudaGetErrorName(status), cudaGetErrorString(status));
+}
+
+cuda_device *cuda_enter(device *d) {
+    cuda_device *c = cuda_of(d);
+    cuda_check(c, "cudaSetDevice", cudaSetDevice(c->index));
+    return c;
+}
+
+// ---- memory
+
+static err *cuda_alloc(device *d, size_t bytes, void **out) {
+    cuda_device *c = cuda_enter(d);
+    size_t free_bytes = 0, total = 0;
+    *out = NULL;
+    cudaError_t status = cudaMalloc(out, bytes ? bytes : LEAST_ALLOCATION);
+    if (status == cudaSuccess) return NULL;
+    *out = NULL;
+    cudaGetLastError();
+    cudaMemGetInfo(&free_bytes, &total);
+    return err_new(ERR_SYSTEM, "GPU %d: no memory for %zu bytes (%zu of %zu are free): %s", c->index, bytes,
+                   free_bytes, total, cudaGetErrorString(status));
+}
+
+static void cuda_free(device *d, void *p) {
+    cuda_device *c = cuda_enter(d);
+    if (p) cuda_check(c, "free", cudaFree(p));
+}
+
+// The host's array may be gone as soon as this returns, and an asynchronous copy is allowed to read it later.
+static void cuda_upload(device *d, void *dst, const void *host, size_t bytes) {
+    cuda_device *c = cuda_enter(d);
+    if (!bytes) return;
+    cuda_check(c, "upload", cudaMemcpyAsync(dst, host, bytes, cudaMemcpyHostToDevice, c->stream));
+    cuda_check(c, "upload", cudaStreamSynchronize(c->stream));
+}
+
+static void cuda_download(device *d, void *host, const void *src, size_t bytes) {
+    cuda_device *c = cuda_enter(d);
+    if (!bytes) return;
+    cuda_check(c, "download", cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost, c->stream));
+    cuda_check(c, "download", cudaStreamSynchronize(c->stream));
+}
+
+static void cuda_copy(device *d, void *dst, const void *src, size_t bytes) {
+    cuda_device *c = cuda_enter(d);
+    if (bytes) cuda_check(c, "copy", cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, c->stream));
+}
+
+static void cuda_zero(device *d, void *dst, size_t bytes) {
+    cuda_device *c = cuda_enter(d);
+    if (bytes) cuda_check(c, "zero", cudaMemsetAsync(dst, 0, bytes, c->stream));
+}
+
+static err *cuda_sync(device *d) {
+    cuda_device *c = cuda_enter(d);
+    cuda_check(c, "sync", cudaStreamSynchronize(c->stream));
+    err *e = c->failed;
+    c->failed = NULL;
+    return e;
+}
+
+static void cuda_close(device *d) {
+    if (!d) return;
+    cuda_device *c = cuda_enter(d);
+    if (c->blas) cublasDestroy(c->blas);
+    if (c->stream) cudaStreamDestroy(c->stream);
+    if (c->workspace) cudaFree(c->workspace);
+    if (c->sums) cudaFree(c->sums);
+    err_free(c->failed);
+    free(c);
+}
+
+static const ops cuda_ops = {
+    .name = "cuda",
+    .host_memory = false,
+    .alloc = cuda_alloc,
+    .free = cuda_free,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .copy = cuda_copy,
+    .zero = cuda_zero,
+    .sync = cuda_sync,
+    .close = cuda_close,
+    .product = cuda_product,
+    .bias = cuda_bias,
+    .bias_grad = cuda_bias_grad,
+    .embed = cuda_embed,
+    .embed_grad = cuda_embed_grad,
+    .rmsnorm = cuda_rmsnorm,
+    .rmsnorm_grad = cuda_rmsnorm_grad,
+    .rope = cuda_rope,
+    .attention = cuda_attention,
+    .attention_grad = cuda_attention_grad,
+    .swiglu = cuda_swiglu,
+    .swiglu_grad = cuda_swiglu_grad,
+    .xent_stats = cuda_xent_stats,
+    .xent_merge = cuda_xent_merge,
+    .xent_grad = cuda_xent_grad,
+    .add = cuda_add,
+    .cast = cuda_cast,
+    .sumsq = cuda_sumsq,
+    .sum = cuda_sum,
+    .adamw = cuda_adamw,
+};
+
+// ---- opening
+
+static err *cuda_try(cudaError_t status, const char *what) {
+    if (status == cudaSuccess) return NULL;
+    cudaGetLastError();
+    return err_new(ERR_SYSTEM, "%s: %s (%s)", what, cudaGetErrorName(status), cudaGetErrorString(status));
+}
+
+static err *blas_try(cublasStatus_t status, const char *what) {
+    if (status == CUBLAS_STATUS_SUCCESS) return NULL;
+    return err_new(ERR_SYSTEM, "%s: %s (%s)", what, cublasGetStatusName(status),
+                   cublasGetStatusString(status));
+}
+
+static err *count_gpus(int *count) {
+    cudaError_t status = cudaGetDeviceCount(count);
+    if (status == cudaSuccess && *count > 0) return NULL;
+    cudaGetLastError();
+    if (status == cudaSuccess) status = cudaErrorNoDevice;
+    return err_new(ERR_SYSTEM,
+                   "no CUDA driver or GPU: %s (%s); `nvidia-smi` shows what there is, device cpu needs none",
+                   cudaGetErrorString(status), cudaGetErrorName(status));
+}
+
+// A GPU that this program has code for.
+static err *check_gpu(int index) {
+    err *e = NULL;
+    int major = 0, minor = 0;
+    TRY(cuda_try(cudaSetDevice(index), "making it current"));
+    TRY(cuda_try(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "its model"));
+    TRY(cuda_try(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index), "its model"));
+    if (major < OLDEST)
+        FAIL(ERR_SYSTEM, "its compute capability is %d.%d, and bf16 needs %d.0 (A100) or newer", major, minor,
+             OLDEST);
+    e = cuda_try(cuda_code_present(), "a kernel");
+    e = err_wrap(e,
+                 "this program has no code for compute capability %d.%d: build it with "
+                 "CUDA_ARCH=\"80 90a %d%d\"",
+                 major, minor, major, minor);
+done:
+    return e;
+}
+
+// Sums stay fp32 until the one rounding of a result: neither TF32 nor sums of bf16 parts. The workspace
+// comes after the stream, because a new stream takes it away.
+static err *open_blas(cuda_device *c) {
+    err *e = NULL;
+    TRY(blas_try(cublasCreate(&c->blas), "starting cuBLAS"));
+    TRY(blas_try(cublasSetStream(c->blas, c->stream), "the stream of cuBLAS"));
+    TRY(blas_try(cublasSetWorkspace(c->blas, c->workspace, WORKSPACE), "the workspace of cuBLAS"));
+    TRY(blas_try(
+        cublasSetMathMode(c->blas, CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION),
+        "the precision of cuBLAS"));
+done:
+    return e;
+}
+
+err *cuda_open(int index, device **out) {
+    err *e = NULL;
+    int count = 0;
+    cuda_device *c = NULL;
+    *out = NULL;
+    if (index < 0) return err_new(ERR_USAGE, "GPU %d: the index of a GPU is at least 0", index);
+    TRY(count_gpus(&count));
+    c = calloc(1, sizeof *c);
+    if (!c) FAIL(ERR_SYSTEM, "no memory to open GPU %d", index);
+    c->base.ops = &cuda_ops;
+    c->index = index % count;
+    TRY(check_gpu(c->index));
+    TRY(cuda_try(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "its stream"));
+    TRY(cuda_try(cudaMalloc(&c->workspace, WORKSPACE), "memory for cuBLAS"));
+    TRY(cuda_try(cudaMalloc((void **)&c->sums, SUM_PIECES * sizeof *c->sums), "memory for sums"));
+    TRY(open_blas(c));
+    *out = &c->base;
+    return NULL;
+done:
+    if (!c) return e;
+    e = err_wrap(e, "GPU %d of %d", c->index, count);
+    cuda_close(&c->base);
+    return e;
+}

@@ -1,0 +1,137 @@
+// RMSNorm, forward and backward.
+#include "common.cuh"
+
+// Rows looped over by blocks, packs of a row by the threads of a block.
+#define EACH_BLOCK_ROW(t, rows) for (int64_t t = blockIdx.x; t < (rows); t += gridDim.x)
+#define EACH_PACK(p, packs)     for (int64_t p = threadIdx.x; p < (packs); p += blockDim.x)
+
+// A thread reads back only what it wrote itself, so that `sum` may be `x`.
+template <typename E, int N>
+static __global__ void norm_kernel(E *y, float *rstd, E *sum, const E *x, const E *delta, const E *w,
+                                   int64_t T, int64_t packs, float eps) {
+    const E *source = delta ? sum : x;
+    EACH_BLOCK_ROW(t, T) {
+        int64_t row = t * packs * N;
+        float squares = 0;
+        EACH_PACK(p, packs) {
+            float s[N], more[N];
+            load<N>(s, x + row + p * N);
+            if (delta) {
+                load<N>(more, delta + row + p * N);
+#pragma unroll
+                for (int i = 0; i < N; i++) s[i] = rounded<E>(s[i] + more[i]);
+                store<N>(sum + row + p * N, s);
+            }
+#pragma unroll
+            for (int i = 0; i < N; i++) squares += s[i] * s[i];
+        }
+        squares = block_reduce(squares, plus());
+        float r = 1.0f / sqrtf(squares / static_cast<float>(packs * N) + eps);
+        if (threadIdx.x == 0) rstd[t] = r;
+        EACH_PACK(p, packs) {
+            float s[N], weight[N];
+            load<N>(s, source + row + p * N);
+            load<N>(weight, w + p * N);
+#pragma unroll
+            for (int i = 0; i < N; i++) s[i] = rounded<E>(s[i] * r) * weight[i];
+            store<N>(y + row + p * N, s);
+        }
+    }
+}
+
+void cuda_rmsnorm(device *d, dtype dt, void *y, float *rstd, void *sum, const void *x, const void *delta,
+                  const void *w, int64_t T, int64_t h, float eps) {
+    cuda_device *c = cuda_enter(d);
+    if (T <= 0 || h <= 0) return;
+    with_type(dt, [&](auto element) {
+        using E = decltype(element);
+        bool wide = aligned(16, y, sum, x, delta, w) && h % (int64_t)(16 / sizeof(E)) == 0;
+        with_width<E>(wide, [&](auto width) {
+            constexpr int N = decltype(width)::value;
+            launch(c, "rmsnorm", norm_kernel<E, N>, dim3(many(T, INT32_MAX)), dim3(row_threads(h / N)), 0,
+                   (E *)y, rstd, (E *)sum, (const E *)x, (const E *)delta, (const E *)w, T, h / N, eps);
+        });
+    });
+}
+
+// ---- backward: dw first, because dx may be the residual
+
+// Each chunk of rows (blockIdx.y) sums its own dw, one column a thread.
+template <typename E, int N>
+static __global__ void norm_weight_kernel(float *partial, const E *dy, const E *x, const float *rstd,
+                                          int64_t T, int64_t packs) {
+    int64_t end = T * (blockIdx.y + 1) / gridDim.y;
+    EACH_COLUMN(p, packs) {
+        float sum[N] = {};
+        for (int64_t t = T * blockIdx.y / gridDim.y; t < end; t++) {
+            float g[N], s[N], r = rstd[t];
+            load<N>(g, dy + (t * packs + p) * N);
+            load<N>(s, x + (t * packs + p) * N);
+#pragma unroll
+            for (int i = 0; i < N; i++) sum[i] += g[i] * rounded<E>(s[i] * r);
+        }
+        store<N>(partial + (blockIdx.y * packs + p) * N, sum);
+    }
+}
+
+// dw += the sums of the chunks, in order.
+static __global__ void add_chunks_kernel(float *dw, const float *partial, int64_t chunks, int64_t h) {
+    EACH_COLUMN(j, h) {
+        float sum = dw[j];
+        for (int64_t k = 0; k < chunks; k++) sum += partial[k * h + j];
+        dw[j] = sum;
+    }
+}
+
+// dx = (residual or 0) + rstd (w dy - x along), along = rstd^2 mean(w dy x)
+template <typename E, int N>
+static __global__ void norm_grad_kernel(E *dx, const E *residual, const E *dy, const E *x, const E *w,
+                                        const float *rstd, int64_t T, int64_t packs) {
+    EACH_BLOCK_ROW(t, T) {
+        int64_t row = t * packs * N;
+        float inner = 0, r = rstd[t];
+        EACH_PACK(p, packs) {
+            float g[N], s[N], weight[N];
+            load<N>(g, dy + row + p * N);
+            load<N>(s, x + row + p * N);
+            load<N>(weight, w + p * N);
+#pragma unroll
+            for (int i = 0; i < N; i++) inner += g[i] * s[i] * weight[i];
+        }
+        float along = block_reduce(inner, plus()) * r * r / static_cast<float>(packs * N);
+        EACH_PACK(p, packs) {
+            float g[N], s[N], weight[N], to[N] = {};
+            load<N>(g, dy + row + p * N);
+            load<N>(s, x + row + p * N);
+            load<N>(weight, w + p * N);
+            if (residual) load<N>(to, residual + row + p * N);
+#pragma unroll
+            for (int i = 0; i < N; i++) to[i] += r * (weight[i] * g[i] - s[i] * along);
+            store<N>(dx + row + p * N, to);
+        }
+    }
+}
+
+void cuda_rmsnorm_grad(device *d, dtype dt, void *dx, float *dw, const void *residual, const void *dy,
+                       const void *x, const void *w, const float *rstd, float *partial, int64_t T,
+                       int64_t h) {
+    cuda_device *c = cuda_enter(d);
+    if (T <= 0 || h <= 0) return;
+    int64_t chunks = ops_norm_partial(T, 1);
+    plane columns(1, h);
+    with_type(dt, [&](auto element) {
+        using E = decltype(element);
+        bool wide = aligned(16, dx, residual, dy, x, w, partial) && h % (int64_t)(16 / sizeof(E)) == 0;
+        with_width<E>(wide, [&](auto width) {
+            constexpr int N = decltype(width)::value;
+            plane parts(chunks, h / N);
+            launch(c, "rmsnorm_grad", norm_weight_kernel<E, N>, parts.grid, parts.block, 0, partial,
+                   (const E *)dy, (const E *)x, rstd, T, h / N);
+            launch(c, "rmsnorm_grad", add_chunks_kernel, columns.grid, columns.block, 0, dw, partial, chunks,
+                   h);
+            launch(c, "rmsnorm_grad", norm_grad_kernel<E, N>, dim3(many(T, INT32_MAX)),
+                   dim3(row_threads(h / N)), 0, (E *)dx, (const E *)residual, (const E *)dy, (const E *)x,
+                   (const E *)w, rstd, T, h / N);
+        });
+    });
+}

@@ -1,0 +1,740 @@
+// Every op of the GPU against the CPU device, on the same random inputs: odd sizes and sizes that move in
+// packs, outputs full of NaN, bands of NaN around every array that must be neither used nor written. The GPU
+// runs each case twice and must give the same bits. Without a GPU, or in a build without CUDA, every test is
+// skipped and says why.
+#include "ops_check.h"
+
+enum { CPU, GPU, AGAIN, SIDES };
+static const unsigned char NAN_BYTE = 0xFF; // four or two of them are a NaN
+
+// The device of each side, and the arrays of the case at hand.
+typedef struct bench {
+    run cpu;      // element type and random numbers
+    bool aligned; // whether all arrays begin on a boundary of 256 bytes, or some 4 bytes past one
+    device *dev[SIDES];
+    struct twin *made;
+} bench;
+
+// An array on all sides: the same bytes to begin with.
+typedef struct twin {
+    buffer *host; // the values to begin with
+    size_t skew;
+    void *block[SIDES], *at[SIDES];
+    struct twin *next;
+} twin;
+
+// ---- arrays
+
+static size_t block_bytes(const twin *x) { return buffer_bytes(x->host) + 2 * BAND + x->skew; }
+
+// A copy of the array between two bands of NaN.
+static void place(bench *b, twin *x, int side) {
+    size_t bytes = block_bytes(x), at = BAND + x->skew;
+    char *copy = malloc(bytes);
+    assert_non_null(copy);
+    memset(copy, NAN_BYTE, bytes);
+    memcpy(copy + at, x->host->data, buffer_bytes(x->host));
+    err *e = b->dev[side]->ops->alloc(b->dev[side], bytes, &x->block[side]);
+    if (e) fail_msg("%s", err_text(e));
+    b->dev[side]->ops->upload(b->dev[side], x->block[side], copy, bytes);
+    x->at[side] = (char *)x->block[side] + at;
+    free(copy);
+}
+
+static twin *both(bench *b, buffer *host) {
+    twin *x = calloc(1, sizeof *x);
+    assert_non_null(x);
+    *x = (twin){.host = host, .next = b->made};
+    x->skew = b->aligned ? 0 : (size_t)((char *)host->data - host->block) - BAND;
+    b->made = x;
+    for (int side = 0; side < SIDES; side++) place(b, x, side);
+    return x;
+}
+
+static twin *random_twin(bench *b, dtype dt, int64_t n, double size) {
+    return both(b, filled(&b->cpu, dt, n, size));
+}
+static twin *nan_twin(bench *b, dtype dt, int64_t n) { return both(b, poisoned(&b->cpu, dt, n)); }
+
+static twin *int_twin(bench *b, const int32_t *values, int64_t n) {
+    buffer *host = poisoned(&b->cpu, DT_F32, n);
+    memcpy(host->data, values, (size_t)n * sizeof *values);
+    return both(b, host);
+}
+
+// Fetches one side's array back, and its bands unharmed.
+static char *fetch(bench *b, const twin *x, int side, const char *what) {
+    size_t bytes = block_bytes(x), at = BAND + x->skew;
+    char *copy = malloc(bytes), *data = malloc(buffer_bytes(x->host) + 1);
+    assert_non_null(copy);
+    assert_non_null(data);
+    b->dev[side]->ops->download(b->dev[side], copy, x->block[side], bytes);
+    for (size_t i = 0; i < bytes; i++)
+        if ((i < at || i >= bytes - BAND) && (unsigned char)copy[i] != NAN_BYTE)
+            fail_msg("%s: byte %zu of %zu, outside the array, was overwritten", what, i, bytes);
+    memcpy(data, copy + at, buffer_bytes(x->host));
+    free(copy);
+    return data;
+}
+
+static void values_of(const twin *x, char *data, double *out) {
+    buffer view = {.dt = x->host->dt, .n = x->host->n, .data = data};
+    for (int64_t i = 0; i < view.n; i++) out[i] = element_at(&view, i);
+}
+
+// NaN has to be NaN on both sides (what is not written stays so); every other element is compared.
+static void same(bench *b, const twin *x, double tolerance, const char *what) {
+    int64_t n = x->host->n;
+    char *data[SIDES], label[100];
+    double *value[2] = {zeros(n), zeros(n)};
+    for (int side = 0; side < SIDES; side++) data[side] = fetch(b, x, side, what);
+    for (int side = 0; side < 2; side++) values_of(x, data[side], value[side]);
+    snprintf(label, sizeof label, "%s (%s)", what, x->host->dt == DT_F32 ? "fp32" : "bf16");
+    for (int64_t i = 0; i < n; i++) {
+        if (isnan(value[CPU][i]) != isnan(value[GPU][i]))
+            fail_msg("%s: element %lld is %g on the CPU and %g on the GPU", label, (long long)i,
+                     value[CPU][i], value[GPU][i]);
+        if (isnan(value[CPU][i])) value[CPU][i] = value[GPU][i] = 0;
+    }
+    within(difference(value[GPU], value[CPU], n), tolerance, label);
+    if (memcmp(data[GPU], data[AGAIN], buffer_bytes(x->host)) != 0)
+        fail_msg("%s: other bits the second time", label);
+    for (int side = 0; side < SIDES; side++) free(data[side]);
+    free(value[0]);
+    free(value[1]);
+}
+
+// One unit in the last place of bf16: a sum in another order may round the other way.
+static double near(dtype dt, double fp32) { return dt == DT_F32 ? fp32 : 0.008; }
+
+// ---- running
+
+static void drop(bench *b) {
+    while (b->made) {
+        twin *x = b->made;
+        b->made = x->next;
+        for (int side = 0; side < SIDES; side++) b->dev[side]->ops->free(b->dev[side], x->block[side]);
+        free(x);
+    }
+    release(&b->cpu);
+}
+
+static void no_errors(bench *b) {
+    for (int side = 0; side < SIDES; side++) {
+        err *e = b->dev[side]->ops->sync(b->dev[side]);
+        if (e) fail_msg("%s", err_text(e));
+    }
+}
+
+static void run_one(bench *b, void (*body)(bench *, const int64_t *), const int64_t *shape, dtype dt,
+                    bool in_line) {
+    b->cpu.dt = dt;
+    b->cpu.random = 0x9E3779B97F4A7C15u;
+    b->aligned = in_line;
+    body(b, shape);
+    no_errors(b);
+    drop(b);
+}
+
+static void run_both(bench *b, void (*body)(bench *, const int64_t *), const int64_t *shape) {
+    for (int dt = DT_F32; dt <= DT_BF16; dt++) {
+        run_one(b, body, shape, (dtype)dt, true);
+        run_one(b, body, shape, (dtype)dt, false);
+    }
+}
+
+// `b` is the bench of the group; without a GPU the test ends here. The op `call` runs on every side; x(array)
+// is its address there.
+#define BENCH                                                                                                \
+    bench *b = *state;                                                                                       \
+    if (!b) skip();
+#define ON_EACH(call)                                                                                        \
+    for (int side = 0; side < SIDES; side++) {                                                               \
+        device *d = b->dev[side];                                                                            \
+        d->ops->call;                                                                                        \
+    }
+#define AT(array)    ((array)->at[side])
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+// ---- memory and errors
+
+static void test_memory(void **state) {
+    BENCH
+    device *d = b->dev[GPU];
+    char *p = NULL, back[5];
+    assert_false(d->ops->host_memory);
+    assert_null(d->ops->alloc(d, 100, (void **)&p));
+    assert_int_equal((uintptr_t)p % 64, 0);
+    char word[5] = "abcd";
+    d->ops->upload(d, p, word, 5);
+    memset(word, 0, sizeof word); // the upload must be over with it
+    d->ops->copy(d, p + 10, p, 5);
+    d->ops->zero(d, p, 5);
+    d->ops->download(d, back, p + 10, 5);
+    assert_string_equal(back, "abcd");
+    d->ops->download(d, back, p, 5);
+    assert_int_equal(back[0] | back[4], 0);
+    d->ops->free(d, p);
+    assert_null(d->ops->alloc(d, 0, (void **)&p));
+    assert_non_null(p);
+    d->ops->free(d, p);
+    void *huge = &huge;
+    err *e = d->ops->alloc(d, (size_t)1 << 50, &huge);
+    assert_int_equal(err_get_code(e), ERR_SYSTEM);
+    assert_null(huge);
+    err_free(e);
+    assert_null(d->ops->sync(d));
+}
+
+static void test_open(void **state) {
+    BENCH
+    device *d = NULL;
+    err *e = cuda_open(-1, &d);
+    assert_int_equal(err_get_code(e), ERR_USAGE);
+    err_free(e);
+    assert_null(d);
+    assert_null(cuda_open(1000, &d)); // modulo the number of GPUs
+    assert_null(d->ops->sync(d));
+    d->ops->close(d);
+}
+
+// What a kernel cannot do is an error of the next sync, once.
+static void test_errors_are_kept(void **state) {
+    BENCH
+    device *d = b->dev[GPU];
+    attention a = {.batch = 1, .rows = 4, .q_rows = 4, .heads = 1, .kv_heads = 1, .head_dim = 300};
+    d->ops->attention(d, &a);
+    d->ops->attention_grad(d, &a);
+    err *e = d->ops->sync(d);
+    assert_int_equal(err_get_code(e), ERR_SYSTEM);
+    assert_non_null(strstr(err_text(e), "head_dim 300"));
+    err_free(e);
+    assert_null(d->ops->sync(d));
+}
+
+// ---- linear layers
+
+enum { M, N, K, PAD, MODE };
+
+static void product_case(bench *b, const int64_t *s) {
+    dtype dt = b->cpu.dt;
+    product p = {.dt = dt, .cdt = s[MODE] & 8 ? DT_F32 : dt, .m = s[M], .n = s[N], .k = s[K]};
+    p.trans_a = s[MODE] & 1, p.trans_b = s[MODE] & 2, p.accumulate = s[MODE] & 4;
+    int64_t a_rows = p.trans_a ? p.k : p.m, b_rows = p.trans_b ? p.n : p.k;
+    p.lda = (p.trans_a ? p.m : p.k) + s[PAD];
+    p.ldb = (p.trans_b ? p.k : p.n) + s[PAD];
+    p.ldc = p.n + s[PAD];
+    twin *x = random_twin(b, dt, a_rows * p.lda, 1), *y = random_twin(b, dt, b_rows * p.ldb, 1);
+    twin *c = p.accumulate ? random_twin(b, p.cdt, p.m * p.ldc, 1) : nan_twin(b, p.cdt, p.m * p.ldc);
+    for (int side = 0; side < SIDES; side++) {
+        p.a = AT(x), p.b = AT(y), p.c = AT(c);
+        b->dev[side]->ops->product(b->dev[side], &p);
+    }
+    same(b, c, near(p.cdt, 3e-6), "product");
+}
+
+static void test_product(void **state) {
+    BENCH
+    static const int64_t shapes[][4] = {{1, 1, 1, 0},    {3, 1, 7, 2},     {1, 17, 33, 1},
+                                        {7, 33, 65, 3},  {64, 64, 64, 0},  {65, 48, 40, 8},
+                                        {129, 5, 70, 2}, {16, 48, 700, 1}, {5, 6, 0, 1}};
+    for (size_t i = 0; i < COUNT(shapes); i++)
+        for (int64_t mode = 0; mode < 16; mode++) {
+            int64_t s[5] = {0, 0, 0, 0, mode};
+            memcpy(s, shapes[i], sizeof shapes[i]);
+            run_both(b, product_case, s);
+        }
+}
+
+static void bias_case(bench *b, const int64_t *s) {
+    dtype dt = b->cpu.dt;
+    int64_t T = s[0], n = s[1], ld = n + s[2];
+    twin *y = random_twin(b, dt, T * ld, 1), *bias = random_twin(b, dt, n, 1);
+    twin *db = random_twin(b, DT_F32, n, 1);
+    ON_EACH(bias_grad(d, dt, AT(db), AT(y), ld, T, n))
+    ON_EACH(bias(d, dt, AT(y), ld, AT(bias), T, n))
+    same(b, y, near(dt, 1e-7), "bias");
+    same(b, db, 1e-6, "bias_grad");
+}
+
+static void test_bias(void **state) {
+    BENCH
+    static const int64_t shapes[][3] = {{0, 5, 0},   {1, 1, 0},    {3, 7, 2},  {17, 64, 0},
+                                        {20, 72, 8}, {200, 33, 1}, {5, 700, 3}};
+    for (size_t i = 0; i < COUNT(shapes); i++) run_both(b, bias_case, shapes[i]);
+}
+
+// More rows than a grid has in its second direction.
+static void test_many_rows(void **state) {
+    BENCH
+    run_one(b, bias_case, (int64_t[]){65537, 1, 0}, DT_BF16, true);
+}
+
+// ---- embedding
+
+static void embed_case(bench *b, const int64_t *s) {
+    dtype dt = b->cpu.dt;
+    int64_t T = s[0], h = s[1], first = s[2], rows = s[3];
+    twin *table = random_twin(b, dt, rows * h, 1), *y = nan_twin(b, dt, T * h);
+    twin *grad = random_twin(b, DT_F32, rows * h, 1), *dy = random_twin(b, dt, T * h, 1);
+    int32_t *value = malloc((size_t)T * sizeof *value);
+    assert_non_null(value);
+    for (int64_t t = 0; t < T; t++) // some before, some after the rows of this part; many alike
+        value[t] = (int32_t)(first - 2 + (int64_t)((uniform(&b->cpu) + 1) / 2 * (double)(rows + 4)));
+    twin *token = int_twin(b, value, T);
+    free(value);
+    ON_EACH(embed(d, dt, AT(y), AT(table), AT(token), T, h, first, rows))
+    ON_EACH(embed_grad(d, dt, AT(grad), AT(dy), AT(token), T, h, first, rows))
+    same(b, y, 0, "embed");
+    same(b, grad, 0, "embed_grad"); // sums in the same order
+}
+
+static void test_embed(void **state) {
+    BENCH
+    static const int64_t shapes[][4] = {
+        {1, 1, 0, 1}, {7, 3, 5, 4}, {33, 64, 0, 17}, {90, 129, 100, 70}, {40, 300, 3, 5}};
+    for (size_t i = 0; i < COUNT(shapes); i++) run_both(b, embed_case, shapes[i]);
+}
+
+// ---- RMSNorm
+
+enum { DELTA = 1, IN_PLACE = 2, RESIDUAL = 4 };
+
+static void norm_case(bench *b, const int64_t *s) {
+    dtype dt = b->cpu.dt;
+    int64_t T = s[0], h = s[1], mode = s[2], n = T * h;
+    twin *x = random_twin(b, dt, n, 3), *delta = random_twin(b, dt, n, 1), *w = random_twin(b, dt, h, 1);
+    twin *y = nan_twin(b, dt, n), *rstd = nan_twin(b, DT_F32, T);
+    twin *sum = mode & IN_PLACE ? x : nan_twin(b, dt, n);
+    ON_EACH(
+        rmsnorm(d, dt, AT(y), AT(rstd), AT(sum), AT(x), mode & DELTA ? AT(delta) : NULL, AT(w), T, h, 1e-5f))
+    same(b, y, near(dt, 1e-6), "rmsnorm");
+    same(b, rstd, 1e-6, "rstd");
+    same(b, sum, 0, "residual sum");
+}
+
+static void norm_grad_case(bench *b, const int64_t *s) {
+    dtype dt = b->cpu.dt;
+    int64_t T = s[0], h = s[1], mode = s[2], n = T * h;
+    twin *x = random_twin(b, dt, n, 3), *dy = random_twin(b, dt, n, 1), *w = random_twin(b, dt, h, 1);
+    twin *residual = random_twin(b, dt, n, 1), *dx = mode & IN_PLACE ? residual : nan_twin(b, dt, n);
+    twin *y = nan_twin(b, dt, n), *rstd = nan_twin(b, DT_F32, T), *dw = random_twin(b, DT_F32, h, 1);
+    twin *partial = nan_twin(b, DT_F32, ops_norm_partial(T, h));
+    bool with = mode & (RESIDUAL | IN_PLACE);
+    ON_EACH(rmsnorm(d, dt, AT(y), AT(rstd), NULL, AT(x), NULL, AT(w), T, h, 1e-5f))
+    ON_EACH(rmsnorm_grad(d, dt, AT(dx), AT(dw), with ? AT(residual) : NULL, AT(dy), AT(x), AT(w), AT(rstd),
+                         AT(partial), T, h))
+    same(b, dx, near(dt, 2e-6), "rmsnorm dx");
+    same(b, dw, dt == DT_F32 ? 2e-6 : 1e-3, "rmsnorm dw"); // bf16: ties of the inner rounding
+}
+
+static const int64_t norm_shapes[][2] = {{1, 2}, {3, 7}, {17, 64}, {65, 304}, {2, 513}, {5, 2304}, {2100, 8}};
+
+static void test_norm(void **state) {
+    BENCH
+    for (size_t i = 0; i < COUNT(norm_shapes); i++)
+        for (int64_t mode = 0; mode < 4; mode++)
+            run_both(b, norm_case, (int64_t[]){norm_shapes[i][0], norm_shapes[i][1], mode});
+}
+
+static void test_norm_grad(void **state) {
+    BENCH
+    for (size_t i = 0; i < COUNT(norm_shapes); i++)
+        for (int64_t mode = 0; mode <= RESIDUAL; mode += 2)
+            run_both(b, norm_grad_case, (int64_t[]){norm_shapes[i][0], norm_shapes[i][1], mode});
+}
+
+// ---- elementwise
+
+static void rope_case(bench *b, const int64_t *s) {
+    dtype dt = b->cpu.dt;
+    int64_t T = s[0], heads = s[1], dim = s[2], ld = heads * dim + s[3], positions = 13, half = dim / 2;
+    twin *x = random_twin(b, dt, T * ld, 1);
+    twin *cosine = random_twin(b, DT_F32, positions * half, 1),
+         *sine = random_twin(b, DT_F32, positions * half, 1);
+    int32_t at[100];
+    for (int64_t t = 0; t < T; t++) at[t] = (int32_t)((t * 7 + 3) % positions);
+    twin *pos = int_twin(b, at, T);
+    ON_EACH(rope(d, dt, AT(x), ld, AT(pos), AT(cosine), AT(sine), T, heads, dim, false))
+    same(b, x, near(dt, 3e-7), "rope");
+    ON_EACH(rope(d, dt, AT(x), ld, AT(pos), AT(cosine), AT(sine), T, heads, dim, true))
+    same(b, x, near(dt, 6e-7), "rope, inverse");
+}
+
+static void test_rope(void **state) {
+    BENCH
+    static const int64_t shapes[][4] = {{1, 1, 2, 0},   {3, 2, 6, 1},    {17, 5, 7, 0},
+                                        {20, 3, 32, 8}, {65, 3, 130, 7}, {5, 1, 512, 0}};
+    for (size_t i = 0; i < COUNT(shapes); i++) run_both(b, rope_case, shapes[i]);
+}
+
+static void swiglu_case(bench *b, const int64_t *s) {
+    dtype dt = b->cpu.dt;
+    int64_t T = s[0], f = s[1];
+    twin *gu = random_twin(b, dt, T * 2 * f, 8), *y = nan_twin(b, dt, T * f),
+         *dy = random_twin(b, dt, T * f, 1);
+    twin *dgu = s[2] ? gu : nan_twin(b, dt, T * 2 * f);
+    ON_EACH(swiglu(d, dt, AT(y), AT(gu), T, f))
+    ON_EACH(swiglu_grad(d, dt, AT(dgu), AT(dy), AT(gu), T, f))
+    same(b, y, near(dt, 1e-6), "swiglu");
+    same(b, dgu, near(dt, 1e-6), "swiglu_grad");
+}
+
+static void test_swiglu(void **state) {
+    BENCH
+    static const int64_t shapes[][2] = {{1, 1}, {3, 7}, {17, 64}, {65, 300}, {2, 1025}};
+    for (size_t i = 0; i < COUNT(shapes); i++)
+        for (int64_t in_place = 0; in_place < 2; in_place++)
+            run_both(b, swiglu_case, (int64_t[]){shapes[i][0], shapes[i][1], in_place});
+}
+
+static void extreme_case(bench *b, const int64_t *s) {
+    (void)s;
+    static const double gate[5] = {200, -200, 1e30, -1e30, NAN};
+    buffer *gu = poisoned(&b->cpu, b->cpu.dt, 10);
+    for (int64_t j = 0; j < 5; j++) set_element(gu, j, gate[j]), set_element(gu, 5 + j, 1);
+    twin *x = both(b, gu), *y = nan_twin(b, b->cpu.dt, 5);
+    ON_EACH(swiglu(d, b->cpu.dt, AT(y), AT(x), 1, 5))
+    same(b, y, near(b->cpu.dt, 1e-6), "swiglu at its limits");
+}
+
+static void test_swiglu_extremes(void **state) {
+    BENCH
+    run_both(b, extreme_case, NULL);
+}
+
+static void add_and_cast_case(bench *b, const int64_t *s) {
+    static const double odd[] = {NAN, INFINITY, -INFINITY, 0, -0.0, 1e-40, 3.4e38, 1.00390625, 1.01171875};
+    dtype dt = b->cpu.dt;
+    twin *y = random_twin(b, dt, s[0], 1), *x = random_twin(b, dt, s[0], 1);
+    ON_EACH(add(d, dt, AT(y), AT(x), s[0]))
+    same(b, y, 0, "add");
+    for (int to = DT_F32; to <= DT_BF16; to++) {
+        buffer *from = filled(&b->cpu, dt, s[0], 1e3);
+        for (int64_t i = 0; i < (int64_t)COUNT(odd) && i < s[0]; i++) set_element(from, s[0] - 1 - i, odd[i]);
+        twin *in = both(b, from), *out = nan_twin(b, (dtype)to, s[0]);
+        ON_EACH(cast(d, (dtype)to, AT(out), dt, AT(in), s[0]))
+        char *data[2] = {fetch(b, out, CPU, "cast"), fetch(b, out, GPU, "cast")};
+        buffer cpu = {.dt = (dtype)to, .data = data[0]}, gpu = {.dt = (dtype)to, .data = data[1]};
+        for (int64_t i = 0; i < s[0]; i++) {
+            double want = element_at(&cpu, i), got = element_at(&gpu, i);
+            assert_true(isnan(want) ? isnan(got) : got == want && signbit(got) == signbit(want));
+        }
+        free(data[0]);
+        free(data[1]);
+    }
+}
+
+static void test_add_and_cast(void **state) {
+    BENCH
+    static const int64_t sizes[] = {1, 3, 7, 17, 64, 1000, 10001};
+    for (size_t i = 0; i < COUNT(sizes); i++) run_both(b, add_and_cast_case, sizes + i);
+}
+
+// ---- cross-entropy
+
+static void fill_targets(bench *b, int32_t *target, int64_t T, int64_t v) {
+    for (int64_t t = 0; t < T; t++)
+        target[t] = t % 3 == 1 ? -100 : (int32_t)((uniform(&b->cpu) + 1) / 2 * (double)v);
+}
+
+// Two parts of the vocabulary, of v/3 and the other columns.
+static void xent_case(bench *b, const int64_t *s) {
+    dtype dt = b->cpu.dt;
+    int64_t T = s[0], v = s[1], first[3] = {0, v / 3, v}, ld = v + s[2];
+    int32_t value[100];
+    fill_targets(b, value, T, v);
+    twin *target = int_twin(b, value, T), *stats = nan_twin(b, DT_F32, 2 * T * 3);
+    twin *logits = random_twin(b, DT_F32, T * ld, 10), *loss = nan_twin(b, DT_F32, T),
+         *lse = nan_twin(b, DT_F32, T);
+    twin *grad = nan_twin(b, dt, T * ld);
+    for (int p = 0; p < 2; p++)
+        ON_EACH(xent_stats(d, (float *)AT(stats) + p * T * 3, (float *)AT(logits) + first[p], ld, AT(target),
+                           T, first[p + 1] - first[p], first[p]))
+    ON_EACH(xent_merge(d, AT(loss), AT(lse), AT(stats), 2, AT(target), T))
+    same(b, loss, 1e-6, "loss");
+    same(b, lse, 1e-6, "lse");
+    ON_EACH(xent_grad(d, dt, AT(grad), AT(logits), ld, AT(lse), AT(target), 0.37f, T, v, 0))
+    ON_EACH(xent_grad(d, DT_F32, AT(logits), AT(logits), ld, AT(lse), AT(target), 0.37f, T, v, 0))
+    same(b, grad, near(dt, 1e-6), "xent_grad");
+    same(b, logits, 1e-6, "xent_grad in place");
+}
+
+static void test_xent(void **state) {
+    BENCH
+    static const int64_t shapes[][3] = {{1, 1, 0},    {3, 7, 3},    {17, 48, 0},
+                                        {5, 1000, 4}, {65, 300, 1}, {2, 4097, 0}};
+    for (size_t i = 0; i < COUNT(shapes); i++) run_both(b, xent_case, shapes[i]);
+}
+
+// A NaN or infinite logit makes its row NaN and no other.
+static void bad_logit_case(bench *b, const int64_t *s) {
+    enum { T = 4, V = 40 };
+    dtype dt = b->cpu.dt;
+    static const int32_t value[T] = {3, 3, -1, 39};
+    buffer *host = filled(&b->cpu, DT_F32, T * V, 1e4);
+    for (int64_t t = 1; t <= 2; t++) set_element(host, t * V + s[0], s[1] ? INFINITY : NAN);
+    twin *logits = both(b, host), *target = int_twin(b, value, T), *stats = nan_twin(b, DT_F32, T * 3);
+    twin *loss = nan_twin(b, DT_F32, T), *lse = nan_twin(b, DT_F32, T), *grad = nan_twin(b, dt, T * V);
+    ON_EACH(xent_stats(d, AT(stats), AT(logits), V, AT(target), T, V, 0))
+    ON_EACH(xent_merge(d, AT(loss), AT(lse), AT(stats), 1, AT(target), T))
+    ON_EACH(xent_grad(d, dt, AT(grad), AT(logits), V, AT(lse), AT(target), 1, T, V, 0))
+    same(b, loss, 1e-6, "loss with a bad logit");
+    same(b, grad, near(dt, 1e-6), "xent_grad with a bad logit");
+}
+
+static void test_bad_logits(void **state) {
+    BENCH
+    static const int64_t places[] = {0, 3, 39};
+    for (size_t i = 0; i < COUNT(places); i++)
+        for (int64_t infinite = 0; infinite < 2; infinite++)
+            run_both(b, bad_logit_case, (int64_t[]){places[i], infinite});
+}
+
+// ---- sums and AdamW
+
+static double fetch_double(bench *b, const twin *x, int side) {
+    char *data = fetch(b, x, side, "sum");
+    double value;
+    memcpy(&value, data, sizeof value);
+    free(data);
+    return value;
+}
+
+static void same_double(bench *b, const twin *x, double scale, const char *what) {
+    double cpu = fetch_double(b, x, CPU), gpu = fetch_double(b, x, GPU), again = fetch_double(b, x, AGAIN);
+    assert_memory_equal(&gpu, &again, sizeof gpu);
+    if (isfinite(cpu))
+        within(fabs(cpu - gpu), 1e-13 * (1 + scale), what);
+    else
+        assert_true(isnan(cpu) ? isnan(gpu) : cpu == gpu);
+}
+
+// s[1]: 0 finite, 1 with an infinity, 2 with a NaN
+static void sum_case(bench *b, const int64_t *s) {
+    buffer *host = filled(&b->cpu, DT_F32, s[0], 3);
+    if (s[1]) set_element(host, s[0] / 2, s[1] == 1 ? -INFINITY : NAN);
+    twin *x = both(b, host);
+    b->aligned = true; // the results are of 8 bytes
+    twin *sum = nan_twin(b, DT_F32, 2), *squares = nan_twin(b, DT_F32, 2);
+    ON_EACH(sum(d, AT(sum), AT(x), s[0]))
+    ON_EACH(sumsq(d, AT(squares), AT(x), s[0]))
+    same_double(b, sum, (double)s[0], "sum");
+    same_double(b, squares, 9 * (double)s[0], "sumsq");
+}
+
+static void test_sums(void **state) {
+    BENCH
+    static const int64_t sizes[] = {0, 1, 3, 7, 255, 4099, 40005};
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        for (int64_t bad = 0; bad < (sizes[i] ? 3 : 1); bad++)
+            for (int in_line = 0; in_line < 2; in_line++)
+                run_one(b, sum_case, (int64_t[]){sizes[i], bad}, DT_F32, in_line);
+    run_one(b, sum_case, (int64_t[]){1100003, 0}, DT_F32, true); // more than one turn for every block
+}
+
+static void adamw_case(bench *b, const int64_t *s) {
+    dtype dt = b->cpu.dt;
+    int64_t n = s[0];
+    bool own = dt == DT_F32 && s[1];
+    twin *master = random_twin(b, DT_F32, n, 1), *weight = own ? master : nan_twin(b, dt, n);
+    twin *m = random_twin(b, DT_F32, n, 0.1), *grad = random_twin(b, DT_F32, n, 2);
+    buffer *second = filled(&b->cpu, DT_F32, n, 0.1);
+    for (int64_t i = 0; i < n; i++) set_element(second, i, fabs(second->value[i]));
+    twin *v = both(b, second);
+    adamw a = {
+        .dt = dt, .n = n, .grad_scale = 0.7f, .lr = 0.01f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f};
+    a.decay = 0.1f;
+    for (a.step = 1; a.step <= 3; a.step++)
+        for (int side = 0; side < SIDES; side++) {
+            a.master = AT(master), a.weight = AT(weight), a.m = AT(m), a.v = AT(v), a.grad = AT(grad);
+            b->dev[side]->ops->adamw(b->dev[side], &a);
+        }
+    same(b, master, 1e-6, "adamw master");
+    same(b, weight, near(dt, 1e-6), "adamw weight");
+    same(b, m, 1e-6, "adamw m");
+    same(b, v, 1e-6, "adamw v");
+}
+
+static void test_adamw(void **state) {
+    BENCH
+    static const int64_t sizes[] = {1, 3, 7, 17, 64, 10001};
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        for (int64_t own = 0; own < 2; own++) run_both(b, adamw_case, (int64_t[]){sizes[i], own});
+}
+
+// ---- attention
+
+enum { BATCH, ROWS, HEADS, KV, DIM, WINDOW, DOCS, EXTRA, Q_START, Q_ROWS, FIELDS };
+
+// Documents of uneven lengths, none the same in two sequences.
+static twin *documents(bench *b, const int64_t *s) {
+    if (!s[DOCS]) return NULL;
+    int32_t start[2000];
+    for (int64_t i = 0; i < s[BATCH]; i++)
+        for (int64_t row = 0, from = 0; row < s[ROWS]; row++) {
+            if (row - from >= s[DOCS] + (row + i) % 5) from = row;
+            start[i * s[ROWS] + row] = (int32_t)from;
+        }
+    return int_twin(b, start, s[BATCH] * s[ROWS]);
+}
+
+typedef struct attention_arrays {
+    twin *qkv, *out, *lse, *start;    // forward
+    twin *grad, *d_out, *delta;       // backward
+    int64_t tokens, q, k, ld, ld_out; // columns of q, and of k and v
+} attention_arrays;
+
+// Rows that no query sees are NaN: nothing may read them.
+static attention_arrays attention_inputs(bench *b, const int64_t *s) {
+    attention_arrays x = {.tokens = s[BATCH] * s[ROWS], .q = s[HEADS] * s[DIM], .k = s[KV] * s[DIM]};
+    dtype dt = b->cpu.dt;
+    x.ld = x.q + 2 * x.k + s[EXTRA];
+    x.ld_out = x.q + s[EXTRA];
+    buffer *qkv = filled(&b->cpu, dt, x.tokens * x.ld, 2);
+    int64_t end = s[Q_ROWS] ? s[Q_START] + s[Q_ROWS] : s[ROWS];
+    for (int64_t t = 0; t < x.tokens; t++)
+        for (int64_t j = 0; t % s[ROWS] >= end && j < x.ld; j++) set_element(qkv, t * x.ld + j, NAN);
+    x.qkv = both(b, qkv), x.out = nan_twin(b, dt, x.tokens * x.ld_out);
+    x.lse = nan_twin(b, DT_F32, x.tokens * s[HEADS]), x.start = documents(b, s);
+    x.grad = nan_twin(b, dt, x.tokens * x.ld), x.d_out = random_twin(b, dt, x.tokens * x.ld_out, 2);
+    x.delta = nan_twin(b, DT_F32, x.tokens * s[HEADS]);
+    return x;
+}
+
+static attention attention_on(const attention_arrays *x, const int64_t *s, dtype dt, int side) {
+    return (attention){.dt = dt,
+                       .batch = s[BATCH],
+                       .rows = s[ROWS],
+                       .q_start = s[Q_START],
+                       .q_rows = s[Q_ROWS] ? s[Q_ROWS] : s[ROWS],
+                       .heads = s[HEADS],
+                       .kv_heads = s[KV],
+                       .head_dim = s[DIM],
+                       .window = s[WINDOW],
+                       .scale = (float)(1 / sqrt((double)s[DIM])),
+                       .start = x->start ? AT(x->start) : NULL,
+                       .q = AT(x->qkv),
+                       .k = element(dt, AT(x->qkv), x->q),
+                       .v = element(dt, AT(x->qkv), x->q + x->k),
+                       .ld = x->ld,
+                       .out = AT(x->out),
+                       .ld_out = x->ld_out,
+                       .lse = AT(x->lse),
+                       .d_out = AT(x->d_out),
+                       .dq = AT(x->grad),
+                       .dk = element(dt, AT(x->grad), x->q),
+                       .dv = element(dt, AT(x->grad), x->q + x->k),
+                       .delta = AT(x->delta)};
+}
+
+static void attention_forward(bench *b, const attention_arrays *x, const int64_t *s) {
+    for (int side = 0; side < SIDES; side++) {
+        attention a = attention_on(x, s, b->cpu.dt, side);
+        b->dev[side]->ops->attention(b->dev[side], &a);
+    }
+    same(b, x->out, near(b->cpu.dt, 2e-6), "attention");
+    same(b, x->lse, 1e-6, "lse");
+}
+
+static void forward_case(bench *b, const int64_t *s) {
+    attention_arrays x = attention_inputs(b, s);
+    attention_forward(b, &x, s);
+}
+
+static void backward_case(bench *b, const int64_t *s) {
+    attention_arrays x = attention_inputs(b, s);
+    attention_forward(b, &x, s);
+    for (int side = 0; side < SIDES; side++) {
+        attention a = attention_on(&x, s, b->cpu.dt, side);
+        b->dev[side]->ops->attention_grad(b->dev[side], &a);
+    }
+    same(b, x.delta, b->cpu.dt == DT_F32 ? 3e-6 : 0.012, "delta"); // of `out` as it was rounded
+    same(b, x.grad, b->cpu.dt == DT_F32 ? 4e-6 : 0.012, "dq, dk, dv");
+}
+
+static void test_attention(void **state) {
+    BENCH
+    static const int64_t shapes[][FIELDS] = {
+        // batch rows heads kv dim window docs extra
+        {1, 1, 1, 1, 1, 0, 0, 0},    {2, 3, 1, 1, 7, 0, 0, 1},      {1, 17, 3, 3, 8, 0, 0, 0},
+        {2, 33, 4, 2, 16, 0, 0, 8},  {1, 65, 6, 1, 33, 0, 0, 0},    {1, 64, 2, 2, 64, 0, 0, 0},
+        {2, 129, 2, 1, 8, 5, 0, 0},  {1, 150, 2, 1, 12, 100, 0, 0}, {1, 70, 2, 2, 8, 1, 0, 0},
+        {2, 150, 2, 1, 8, 0, 11, 0}, {1, 160, 4, 2, 24, 90, 40, 5}, {1, 70, 3, 3, 128, 0, 30, 0},
+        {1, 70, 2, 1, 80, 0, 0, 0},  {1, 66, 2, 1, 256, 40, 0, 0},  {1, 35, 1, 1, 161, 0, 0, 0},
+        {1, 150, 2, 1, 8, 34, 0, 0},
+    };
+    for (size_t i = 0; i < COUNT(shapes); i++) run_both(b, backward_case, shapes[i]);
+}
+
+static void test_decoding(void **state) {
+    BENCH
+    static const int64_t shapes[][FIELDS] = {
+        {1, 100, 4, 2, 16, 0, 0, 0, 99, 1},  {2, 100, 3, 1, 9, 0, 0, 2, 50, 1},
+        {1, 200, 2, 2, 8, 20, 0, 0, 130, 1}, {1, 200, 2, 1, 8, 0, 0, 0, 60, 70},
+        {2, 90, 4, 4, 5, 0, 0, 0, 0, 1},     {1, 90, 2, 1, 32, 33, 7, 1, 40, 9},
+    };
+    for (size_t i = 0; i < COUNT(shapes); i++) run_both(b, forward_case, shapes[i]);
+}
+
+// A NaN key shows in every later query and in no earlier one; scores of a million do not overflow.
+static void hard_case(bench *b, const int64_t *s) {
+    int64_t shape[FIELDS] = {1, 150, 2, 1, 8, 0, 0, 0};
+    attention_arrays x = attention_inputs(b, shape);
+    buffer *qkv = filled(&b->cpu, b->cpu.dt, x.tokens * x.ld, s[0] ? 1 : 1000);
+    if (s[0]) set_element(qkv, 20 * x.ld + x.q, NAN);
+    x.qkv = both(b, qkv);
+    attention_forward(b, &x, shape);
+}
+
+static void test_hard_scores(void **state) {
+    BENCH
+    run_both(b, hard_case, (int64_t[]){0});
+    run_both(b, hard_case, (int64_t[]){1});
+}
+
+// ---- the group
+
+static int open_devices(void **state) {
+    bench *b = calloc(1, sizeof *b);
+    if (!b) return -1;
+    err *e = cuda_open(0, &b->dev[GPU]);
+    if (e) {
+        print_message("skipped: %s\n", err_text(e));
+        err_free(e);
+        free(b);
+        *state = NULL;
+        return 0;
+    }
+    b->dev[AGAIN] = b->dev[GPU];
+    e = cpu_open(1, &b->dev[CPU]);
+    if (e) return -1;
+    b->cpu.dev = b->dev[CPU];
+    *state = b;
+    return 0;
+}
+
+static int close_devices(void **state) {
+    bench *b = *state;
+    if (!b) return 0;
+    b->dev[CPU]->ops->close(b->dev[CPU]);
+    b->dev[GPU]->ops->close(b->dev[GPU]);
+    free(b);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_memory),    cmocka_unit_test(test_open),
+        cmocka_unit_test(test_product),   cmocka_unit_test(test_errors_are_kept),
+        cmocka_unit_test(test_bias),      cmocka_unit_test(test_many_rows),
+        cmocka_unit_test(test_embed),     cmocka_unit_test(test_norm),
+        cmocka_unit_test(test_norm_grad), cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_swiglu),    cmocka_unit_test(test_swiglu_extremes),
+        cmocka_unit_test(test_xent),      cmocka_unit_test(test_add_and_cast),
+        cmocka_unit_test(test_sums),      cmocka_unit_test(test_bad_logits),
+        cmocka_unit_test(test_adamw),     cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_decoding),  cmocka_unit_test(test_hard_scores),
+    };
+    return cmocka_run_group_tests(tests, open_devices, close_devices);
+}
