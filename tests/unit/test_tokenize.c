@@ -323,7 +323,7 @@ static void test_data_command(void **state) {
     status_is(ERR_INPUT, c, "data %s/corpus.jsonl");
     status_is(ERR_INPUT, c, "data %s/cmd.h5 --tokenizer %s/cmd.model");
     status_is(ERR_INPUT, c, "data %s/cmd2.h5 --tokenizer bytes");
-    status_is(ERR_SYSTEM, c, "data %s/missing.h5");
+    status_is(ERR_INPUT, c, "data %s/missing.h5");
 }
 
 static int set_up(void **state) {

@@ -365,7 +365,7 @@ static void test_not_hdf5(void **state) {
     is_error(tokens_open(at("text.h5"), &f), ERR_INPUT, "not an HDF5 file");
     no_error(write_file_atomic(at("nothing.h5"), "", 0));
     is_error(tokens_open(at("nothing.h5"), &f), ERR_INPUT, "not an HDF5 file");
-    is_error(tokens_open(at("missing.h5"), &f), ERR_SYSTEM, "cannot read");
+    is_error(tokens_open(at("missing.h5"), &f), ERR_INPUT, "cannot read");
     is_error(tokens_open(dir, &f), ERR_INPUT, "HDF5");
 }
 
