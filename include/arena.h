@@ -21,9 +21,9 @@ typedef enum mem_class {
 const char *mem_class_name(mem_class c); // "parameters", "gradients", ...
 
 typedef struct arena {
-    device *dev;               // NULL: counting only
-    char *base[MEM_CLASSES];   // one block a class, so that gradients are one contiguous range
-    size_t size[MEM_CLASSES];  // real arena: capacity
+    device *dev;              // NULL: counting only
+    char *base[MEM_CLASSES];  // one block a class, so that gradients are one contiguous range
+    size_t size[MEM_CLASSES]; // real arena: capacity
     size_t used[MEM_CLASSES];
 } arena;
 

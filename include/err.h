@@ -36,8 +36,7 @@ typedef struct err err;
 // New error with a printf message (no trailing newline). Never returns NULL, even without memory.
 err *err_new(err_code code, const char *fmt, ...) __attribute__((format(printf, 2, 3), returns_nonnull));
 // As err_new(ERR_SYSTEM), with ": strerror(errno_value)" appended.
-err *err_errno(int errno_value, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3), returns_nonnull));
+err *err_errno(int errno_value, const char *fmt, ...) __attribute__((format(printf, 2, 3), returns_nonnull));
 // Prepends "context: " to the message, keeps the code. NULL in, NULL out.
 err *err_wrap(err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 // Keeps the first of two errors and frees the second; for clean-up paths.
@@ -45,21 +44,22 @@ err *err_first(err *first, err *second);
 err_code err_get_code(const err *e); // ERR_OK for NULL
 const char *err_text(const err *e);  // "" for NULL; valid until the error is wrapped or freed
 void err_free(err *e);
-// Marks an error as one that every rank returns alike, so that one of them reports it and all end in order. An error
-// without the mark may be one rank's alone: its rank reports it and ends all. Wrapping keeps the mark.
+// Marks an error as one that every rank returns alike, so that one of them reports it and all end in order.
+// An error without the mark may be one rank's alone: its rank reports it and ends all. Wrapping keeps the
+// mark.
 err *err_share(err *e);
 bool err_is_shared(const err *e);
 
 // For functions with a local `err *e = NULL` and a `done:` label.
-#define TRY(expr)                                                                                  \
-    do {                                                                                           \
-        e = (expr);                                                                                \
-        if (e) goto done;                                                                          \
+#define TRY(expr)                                                                                            \
+    do {                                                                                                     \
+        e = (expr);                                                                                          \
+        if (e) goto done;                                                                                    \
     } while (0)
-#define FAIL(...)                                                                                  \
-    do {                                                                                           \
-        e = err_new(__VA_ARGS__);                                                                  \
-        goto done;                                                                                 \
+#define FAIL(...)                                                                                            \
+    do {                                                                                                     \
+        e = err_new(__VA_ARGS__);                                                                            \
+        goto done;                                                                                           \
     } while (0)
 
 #endif

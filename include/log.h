@@ -16,7 +16,7 @@ typedef struct progress {
 void progress_start(progress *p);
 void progress_line(progress *p, bool last, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-double now_seconds(void);               // monotonic
+double now_seconds(void);                // monotonic
 void format_bytes(char out[32], double); // "1.50 GiB"
 void format_time(char out[32], double);  // "1h02m", "3m20s", "12.3s"
 

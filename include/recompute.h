@@ -4,7 +4,8 @@
 
 typedef enum recompute_kind {
     RECOMPUTE_NONE,      // everything is kept
-    RECOMPUTE_SELECTIVE, // inputs of products are kept or cheap to make: norms, attention and swiglu are made again
+    RECOMPUTE_SELECTIVE, // inputs of products are kept or cheap to make: norms, attention and swiglu are made
+                         // again
     RECOMPUTE_FULL,      // only the input of the layer is kept
 } recompute_kind;
 

@@ -16,7 +16,7 @@
 #include "tokens.h"
 
 typedef struct stream_check {
-    int64_t vocab;             // of the model: ids must be below; a file with a larger vocabulary is an error
+    int64_t vocab; // of the model: ids must be below; a file with a larger vocabulary is an error
     const char *tokenizer_sha256; // of the model's tokenizer; NULL: not known. A mismatch is ERR_INPUT
     bool allow_mismatch;
 } stream_check;

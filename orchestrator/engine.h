@@ -69,7 +69,7 @@ typedef struct engine {
     part *p;
 } engine;
 // Collective over all ranks; every rank returns the same verdict.
-err *engine_open(const engine_options *o, const world *w, engine *out);
+err *engine_open(const engine_options *o, const world *w, engine *g);
 void engine_close(engine *g);
 
 #endif

@@ -18,8 +18,8 @@ typedef struct metrics metrics;
 // Opens RUN/metrics.jsonl for appending; lines of steps after `step` (from a life that was killed before its
 // next checkpoint) are dropped first.
 err *metrics_open(const char *run_dir, int64_t step, metrics **out);
-// Writes and frees the object, at once. A full disk is a warning, not an error: metrics are worth less than the
-// run, and lines that could not be written are counted.
+// Writes and frees the object, at once. A full disk is a warning, not an error: metrics are worth less than
+// the run, and lines that could not be written are counted.
 err *metrics_write(metrics *m, json_t *line);
 void metrics_close(metrics *m);
 

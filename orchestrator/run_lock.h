@@ -8,9 +8,10 @@ typedef struct run_lock {
     int fd; // 0: not held
 } run_lock;
 
-// Holds DIR/lock (made if missing) until it is released or the process ends, however it ends. A former life that
-// is just ending is waited for, a few seconds. Held by another process: ERR_RUNTIME naming its host and process.
-// Where the file system knows no locks there is a warning, and no lock. Not collective: rank 0 calls it.
+// Holds DIR/lock (made if missing) until it is released or the process ends, however it ends. A former life
+// that is just ending is waited for, a few seconds. Held by another process: ERR_RUNTIME naming its host and
+// process. Where the file system knows no locks there is a warning, and no lock. Not collective: rank 0 calls
+// it.
 err *run_lock_take(const char *dir, run_lock *out);
 void run_lock_release(run_lock *l);
 

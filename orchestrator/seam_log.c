@@ -61,6 +61,7 @@ err *seam_log(training *t) {
     err *mine = r ? NULL : err_new(ERR_SYSTEM, "out of memory for the report of layers");
     if (!mine && !t->cfg->model.random) mine = st_open(t->cfg->model.base, &donors);
     TRY(comm_agree(t->c, mine));
+    if (!r) goto done; // told by comm_agree
     TRY(seam_report(t->p, t->c, donors, r));
     if (t->m.rank) goto done;
     TRY(metrics_write(t->log, as_json(t, r)));

@@ -37,7 +37,7 @@ static int share_of_cores(MPI_Comm local, int ranks) {
     MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, local);
     for (int i = 0; i < ranks; i++) sharers += CPU_EQUAL(&all[i], &mine) != 0;
     free(all);
-    return CPU_COUNT(&mine) / sharers;
+    return CPU_COUNT(&mine) / (sharers ? sharers : 1);
 }
 
 err *world_open(int *argc, char ***argv, world *out) {

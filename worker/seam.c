@@ -88,6 +88,7 @@ err *seam_report(part *p, comm *c, const st_set *donors, layer_report *out) {
     if (!mine) mine = distances(p, donors, sums);
     if (!mine && p->m.d == 0 && p->m.t == 0) mine = activations(p, sums);
     TRY(comm_agree(c, mine));
+    if (!sums) goto done; // told by comm_agree
     TRY(comm_sum_world(c, &sums[0][0], layers * SUMS));
     for (int l = 0; l < layers; l++) out[l] = report_of(sums[l]);
 done:

@@ -4,7 +4,7 @@
 # limit: 200
 cd "$(dirname "$0")" && . ../layout/lib.sh
 
-tokens "$T/train.h5" ../../LICENSE ../../Makefile
+tokens "$T/train.h5" ../../LICENSE
 model m 4 4 true
 config "$T/random.yaml" "$T/m"
 base m "$T/random.yaml"

@@ -4,8 +4,9 @@
 # limit: 400
 cd "$(dirname "$0")" && . ../layout/lib.sh
 
-tokens "$T/train.h5" ../../LICENSE ../../Makefile
-tokens "$T/other.h5" ../../Makefile
+tokens "$T/train.h5" ../../LICENSE
+tail -c 6000 ../../LICENSE >"$T/other.txt"
+tokens "$T/other.h5" "$T/other.txt"
 model m 4 4 true
 config "$T/random.yaml" "$T/m"
 base m "$T/random.yaml"

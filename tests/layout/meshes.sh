@@ -5,7 +5,7 @@
 # limit: 400
 cd "$(dirname "$0")" && . ./lib.sh
 
-tokens "$T/train.h5" ../../LICENSE ../../Makefile
+tokens "$T/train.h5" ../../LICENSE
 for kind in tied:4:true separate:2:false; do
     IFS=: read -r name kv tied <<<"$kind"
     model "$name" 4 "$kv" "$tied"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Shapes that divide badly, on meshes, against one rank over four steps, fp32 1e-5: key/value heads held by several
+# Shapes that divide badly, on meshes, against one rank over four steps, fp32 5e-5: key/value heads held by several
 # tensor ranks with biases, windows shorter and longer than the sequence, several seams, as many stages as layers,
 # fewer micro-batches than stages, one micro-batch, explicit layouts, bf16 and sharded base files, random weights; and
 # the losses and words of eval and generate.
@@ -18,7 +18,7 @@ END
     base "$1" "$T/$1.random.yaml"
     config "$T/$1.yaml" "$T/base-$1/latest"
 }
-tokens "$T/train.h5" ../../LICENSE ../../Makefile
+tokens "$T/train.h5" ../../LICENSE
 family llama 8 1 3 true '"model_type": "llama", "architectures": ["LlamaForCausalLM"], "head_dim": 6, "rope_theta": 500.0'
 family qwen 8 2 4 false '"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "rope_theta": 10000.0'
 family short 4 4 3 true '"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 7, "rope_theta": 10000.0'
@@ -39,12 +39,11 @@ mesh() {
     else bad "$label: $said"; fi
     rm -rf "$T/many"
 }
-# The gradient of a key bias is nearly nothing (it shifts all scores of a query alike, but for the rotation), and
-# Adam divides what is left by itself: its rounding shows.
+# Looser than 1e-5: in its first steps Adam divides every gradient by itself, also those that are nearly nothing (of
+# a key bias, which shifts all scores of a query alike but for the rotation), and so their rounding shows.
 TOLERANCE=5e-5
 mesh qwen 4 1 4 "two copies of kv heads with biases" --set model.dus.m=1
 mesh qwen 8 1 8 "four copies, fewest layers" --set model.dus.m=3
-TOLERANCE=1e-5
 mesh llama 4 2 2 "one kv head, m=0" --set model.dus.m=0
 mesh llama 4 4 1 "three seams, more than boundaries" --set model.dus.layers=0-1,0-2,1,1-2
 mesh short 6 3 2 "window of 7, repeats" --set model.dus.layers=0-2,0-1,2
@@ -52,14 +51,14 @@ mesh long 4 4 1 "a layer a stage, one micro-batch" --set model.dus.m=1 --set tra
 mesh llama 8 4 1 "global batch = dp" --set model.dus.m=1 --set train.global_batch=2
 mesh short 4 2 2 "explicit layout" --set model.dus.m=1 --set mesh.layout='[3, 1]' --set train.micro_batch=4
 mesh qwen 3 3 1 "no dus, seq_len 1" --set data.seq_len=1 --set data.valid=[]
-TOLERANCE=5e-5 mesh qwen 4 2 2 "random weights" --set model.init=random --set model.dus.m=1
+mesh qwen 4 2 2 "random weights" --set model.init=random --set model.dus.m=1
 TOLERANCE=0.05 mesh long 4 2 2 "bf16" --set train.precision=bf16 --set model.dus.m=1
 # a base of two files in bf16: the checkpoint of a bf16 run on two stages
 train 2 "$T/long.yaml" "$T/halves" "${common[@]}" --set train.precision=bf16 --set mesh.pipeline=2 || say "$T/halves"
 config "$T/halves.yaml" "$T/halves/latest"
 mesh halves 4 2 2 "a base of two bf16 files" --set model.dus.m=1
 
-"$BUILD/solar" tokenize ../../README.md --format text --tokenizer bytes --out "$T/valid.h5" >/dev/null 2>&1
+"$BUILD/solar" tokenize ../../LICENSE --format text --tokenizer bytes --out "$T/valid.h5" >/dev/null 2>&1
 score() { mpirun -np "$1" "$SOLAR" eval "$T/$2" --tokens "$T/valid.h5" --seq-len 40 --samples 9 --pipeline "$3" --tensor "$4" --device cpu --threads 1 --json "${@:5}" 2>"$T/eval.log" </dev/null | sed 's/.*"loss": \([0-9.]*\),.*/\1/'; }
 words() { mpirun -np "$1" "$SOLAR" generate "$T/$2" --tokenizer bytes --prompt 'The ' --tokens 30 --count 2 --pipeline "$3" --tensor "$4" --device cpu --threads 1 "${@:5}" 2>"$T/generate.log" </dev/null; }
 for which in base-qwen:4:2:2 base-short:6:3:2 base-llama:4:1:4; do
