@@ -110,7 +110,7 @@ static err *take_step(training *t, step_report *r, progress *line) {
                       .scale_lr = c->lr_scale.until == 0 || t->state.step < c->lr_scale.until};
     if (t->p->first || t->p->last) TRY(stream_next(t->data, &rows));
     int64_t step = t->state.step + 1;
-    TRY(train_step(t->t, step, step - t->state.skipped, &o, rows, training_signalled(), r));
+    TRY(train_step(t->t, step, step - t->state.skipped, &o, rows, training_signalled() ? WANT_STOP : 0, r));
     bool good = r->verdict == STEP_GOOD;
     if (good)
         t->state.skipped_in_row = 0;
@@ -189,7 +189,7 @@ err *training_run(training *t) {
     while (!finished(t) && !stop) {
         TRY(take_step(t, &r, &line));
         if (due(s->step, c->log.seam_every) && r.verdict == STEP_GOOD) TRY(seam_log(t));
-        stop = r.signals > 0 && s->step < c->train.steps;
+        stop = (r.wanted & WANT_STOP) && s->step < c->train.steps;
         if (!stop && (due(s->step, c->eval.every) || s->step == c->train.steps)) TRY(evaluate_run(t));
         bool last = stop || finished(t);
         if (last || due(s->step, c->checkpoint.every)) TRY(save(t, last));

@@ -31,27 +31,33 @@ static err *mpi_error(int rc, const char *what) {
         goto done;                                                                                           \
     } while (0)
 
+static err *test_all(MPI_Request *r, int n, const char *what, bool *done) {
+    err *e = NULL;
+    int ready = 0;
+    for (int i = 0; i < n; i++) {
+        int flag = 0;
+        MPI_TRY(MPI_Test(&r[i], &flag, MPI_STATUS_IGNORE), what);
+        ready += flag;
+    }
+    *done = ready == n;
+done:
+    return e;
+}
+
 // Polls until all are done, or until this rank or another has waited too long.
 static err *wait_all(comm *c, MPI_Request *r, int n, const char *what) {
     err *e = NULL;
-    double start = 0;
-    for (long polls = 0;; polls++) {
-        int done = 0;
-        int rc = MPI_SUCCESS;
-        for (int i = 0; i < n && rc == MPI_SUCCESS; i++) {
-            int flag = 0;
-            rc = MPI_Test(&r[i], &flag, MPI_STATUS_IGNORE);
-            done += flag;
-        }
-        if (rc != MPI_SUCCESS) FAIL_MPI(rc, what);
-        if (done == n) return NULL;
-        if (polls < SPINS) continue;
-        if (polls == SPINS) start = now_seconds();
+    double start = now_seconds();
+    bool done = false;
+    for (long polls = 0; !done; polls++) {
+        TRY(test_all(r, n, what, &done));
+        if (done || polls < SPINS) continue;
         sched_yield(); // ranks may outnumber cores
         if (polls % 256 == 0 && ((c->limit > 0 && now_seconds() - start > c->limit) || roll_is_called(c)))
-            return roll_call(c, what);
+            TRY(roll_call(c, what));
     }
 done:
+    c->waited += now_seconds() - start;
     return e;
 }
 

@@ -30,6 +30,7 @@ typedef struct comm {
     double limit; // seconds a wait may last; 0: for ever
     const char *phase;
     int64_t step;
+    double waited; // seconds spent waiting for others since opened
     char host[64];
     char (*hosts)[64];        // [world]
     char *scratch;            // host memory for sums and staging

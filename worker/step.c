@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "log.h"
 #include "model.h"
 
 enum { TAG_FORWARD = 10, TAG_BACKWARD = 11 };
@@ -22,7 +23,9 @@ err *trainer_open(part *p, comm *c, int64_t global_batch, trainer **out) {
     t->in = malloc(tokens * sizeof *t->in);
     t->target = malloc(tokens * sizeof *t->target);
     t->sent = malloc((size_t)p->shape.slots * sizeof *t->sent);
-    if (!t->in || !t->target || !t->sent) FAIL(ERR_SYSTEM, "out of memory for the tokens of a step");
+    t->votes = malloc((size_t)p->m.world * sizeof *t->votes);
+    if (!t->in || !t->target || !t->sent || !t->votes)
+        FAIL(ERR_SYSTEM, "out of memory for the tokens of a step");
     for (int i = 0; i < p->shape.slots; i++) t->sent[i] = TRANSFER_NONE;
     TRY(schedule_1f1b(&p->m, t->micro, &t->order));
     *out = t;
@@ -38,6 +41,7 @@ void trainer_close(trainer *t) {
     free(t->in);
     free(t->target);
     free(t->sent);
+    free(t->votes);
     free(t);
 }
 
@@ -192,15 +196,22 @@ done:
     return e;
 }
 
-// The one collective that all ranks take part in: loss, norm and signals.
-static err *agree(trainer *t, bool signal, step_report *out) {
+// The one collective that all ranks take part in: loss, norm, what anybody wants. Summed in rank order.
+static err *agree(trainer *t, unsigned wanted, step_report *out) {
     err *e = NULL;
-    double v[3] = {0, 0, signal};
-    TRY(local_sums(t, &v[0], &v[1]));
-    TRY(comm_sum_world(t->c, v, 3));
-    *out = (step_report){.loss = v[0] / ((double)t->global_batch * (double)t->seq_len),
-                         .grad_norm = sqrt(v[1]),
-                         .signals = (int)v[2]};
+    double loss = 0, squares = 0;
+    step_vote mine = {.wanted = wanted};
+    TRY(local_sums(t, &mine.loss, &mine.squares));
+    mine.busy = now_seconds() - t->begun - (t->c->waited - t->waited);
+    TRY(comm_collect(t->c, &mine, t->votes, sizeof mine));
+    *out = (step_report){.votes = t->votes};
+    for (int r = 0; r < t->p->m.world; r++) {
+        loss += t->votes[r].loss;
+        squares += t->votes[r].squares;
+        out->wanted |= (unsigned)t->votes[r].wanted;
+    }
+    out->loss = loss / ((double)t->global_batch * (double)t->seq_len);
+    out->grad_norm = sqrt(squares);
     out->verdict = guard_judge(t->guard, out->loss, out->grad_norm);
 done:
     return err_wrap(e, "agreeing on the step");
@@ -237,22 +248,24 @@ err *train_gradients(trainer *t, const int32_t *rows, step_report *out) {
     clear_gradients(t);
     TRY(run_schedule(t));
     TRY(reduce_gradients(t));
-    TRY(agree(t, false, out));
+    TRY(agree(t, 0, out));
 done:
     return e;
 }
 
 err *train_step(trainer *t, int64_t step, int64_t update, const step_options *o, const int32_t *rows,
-                bool signal, step_report *out) {
+                unsigned wanted, step_report *out) {
     err *e = NULL;
     t->c->phase = "train";
     t->c->step = step;
     t->scale_lr = o->scale_lr;
+    t->begun = now_seconds();
+    t->waited = t->c->waited;
     take_samples(t, rows);      // tokens of the global batch's share of this rank
     clear_gradients(t);         //
     TRY(run_schedule(t));       // forward and backward, micro-batch by micro-batch, stage to stage
     TRY(reduce_gradients(t));   // kv copies, tied embedding, data parallel
-    TRY(agree(t, signal, out)); // loss, gradient norm, signals: the same on every rank
+    TRY(agree(t, wanted, out)); // loss, gradient norm, wishes: the same on every rank
     if (out->verdict == STEP_GOOD) TRY(update_weights(t, update, o, out->grad_norm)); // clip and AdamW
 done:
     return err_wrap(e, "step %lld", (long long)step);

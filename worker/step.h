@@ -12,6 +12,26 @@ typedef struct step_options {
     bool scale_lr;                                         // by every weight's lr_scale
 } step_options;
 
+// What a rank asks of all at the next step boundary; bits, so that several can be asked for at once.
+enum { WANT_STOP = 1, WANT_SAVE = 2, WANT_EVAL = 4 };
+
+// What every rank tells all others at the end of a step: the one collective that all ranks take part in.
+typedef struct step_vote {
+    double loss, squares; // this rank's share of the loss and of the squared gradient norm
+    double busy;          // seconds from the start of the step to this vote that were not spent waiting
+    double wanted;        // bits
+} step_vote;
+
+// What all ranks know after a step. What any rank wants is told with it, so that all act at the same
+// boundary.
+typedef struct step_report {
+    double loss;            // mean over all unmasked tokens of the global batch
+    double grad_norm;       // of the whole model, before clipping
+    step_verdict verdict;   // not STEP_GOOD: no update was made
+    unsigned wanted;        // bits that any rank asked for
+    const step_vote *votes; // [world], of this step, until the next one
+} step_report;
+
 typedef struct trainer {
     part *p;
     comm *c;
@@ -21,17 +41,11 @@ typedef struct trainer {
     int32_t *in, *target; // [micro*T] host
     transfer *sent;       // [slots] activations on their way to the next stage
     transfer sent_grad[2];
-    bool scale_lr; // of the step under way
-    guard *guard;  // judges steps; the run keeps it. NULL: only what is not finite is bad
+    bool scale_lr;        // of the step under way
+    double begun, waited; // clock and comm's waiting time when the step began
+    step_vote *votes;     // [world]
+    guard *guard;         // judges steps; the run keeps it. NULL: only what is not finite is bad
 } trainer;
-
-// What all ranks know after a step. Signals are told with it, so that all act at the same boundary.
-typedef struct step_report {
-    double loss;          // mean over all unmasked tokens of the global batch
-    double grad_norm;     // of the whole model, before clipping
-    step_verdict verdict; // not STEP_GOOD: no update was made
-    int signals;          // ranks that asked to stop
-} step_report;
 
 // p was made with PART_TRAIN, batch sequences of seq_len tokens. Not collective.
 err *trainer_open(part *p, comm *c, int64_t global_batch, trainer **out);
@@ -39,8 +53,9 @@ void trainer_close(trainer *t);
 // rows: this rank's samples of the step, [global_batch/dp][seq_len+1] host token ids (every tensor and
 // pipeline rank of a data rank passes the same). step names the step in messages; update is 1 for the first
 // update (Adam's bias correction counts updates, not steps that were skipped). Collective over all ranks.
+// wanted: what this rank asks for.
 err *train_step(trainer *t, int64_t step, int64_t update, const step_options *o, const int32_t *rows,
-                bool signal, step_report *out);
+                unsigned wanted, step_report *out);
 // The step up to the reduced gradients, without an update: for tests. Collective over all ranks.
 err *train_gradients(trainer *t, const int32_t *rows, step_report *out);
 
