@@ -98,15 +98,15 @@ typedef struct ops {
     void (*embed)(device *d, dtype dt, void *y, const void *table, const int32_t *tokens, int64_t T,
                   int64_t h, int64_t first, int64_t rows);
     // dtable[token-first] += dy, in row order (deterministic)
-    void (*embed_grad)(device *d, dtype dt, float *dtable, const void *dy, const int32_t *tokens,
-                       int64_t T, int64_t h, int64_t first, int64_t rows);
+    void (*embed_grad)(device *d, dtype dt, float *dtable, const void *dy, const int32_t *tokens, int64_t T,
+                       int64_t h, int64_t first, int64_t rows);
 
     // ---- RMSNorm (Zhang & Sennrich 2019) with the residual addition before it.
     // s = x + delta (delta may be NULL; `sum` gets s rounded to dt, may be x itself, and is not written
     // when delta is NULL); rstd[T] = 1/sqrt(mean(s^2)+eps);  y[T,h] = round(s*rstd) * w
     // (the inner rounding to dt is what Transformers does)
-    void (*rmsnorm)(device *d, dtype dt, void *y, float *rstd, void *sum, const void *x,
-                    const void *delta, const void *w, int64_t T, int64_t h, float eps);
+    void (*rmsnorm)(device *d, dtype dt, void *y, float *rstd, void *sum, const void *x, const void *delta,
+                    const void *w, int64_t T, int64_t h, float eps);
     // dx = residual + gradient through the norm (residual may be NULL or dx itself); dw += ...
     // `partial` is scratch of ops_norm_partial(T, h) floats: dw must not depend on the thread count
     void (*rmsnorm_grad)(device *d, dtype dt, void *dx, float *dw, const void *residual, const void *dy,
@@ -125,8 +125,7 @@ typedef struct ops {
     // ---- gated feed-forward: gu[T,2f] holds gate (columns 0..f-1) and up; y[T,f] = silu(gate)*up
     void (*swiglu)(device *d, dtype dt, void *y, const void *gu, int64_t T, int64_t f);
     // dgu may be gu itself
-    void (*swiglu_grad)(device *d, dtype dt, void *dgu, const void *dy, const void *gu, int64_t T,
-                        int64_t f);
+    void (*swiglu_grad)(device *d, dtype dt, void *dgu, const void *dy, const void *gu, int64_t T, int64_t f);
 
     // ---- cross-entropy over a vocabulary split among ranks; logits fp32 [T,v], columns are
     // vocabulary rows first .. first+v-1. A target < 0 is masked: no loss, no gradient.
@@ -137,9 +136,8 @@ typedef struct ops {
     void (*xent_merge)(device *d, float *loss, float *lse, const float *stats, int64_t parts,
                        const int32_t *targets, int64_t T);
     // grad[T,v] = scale*(softmax - onehot), 0 in masked rows; grad may be logits when dt is DT_F32
-    void (*xent_grad)(device *d, dtype dt, void *grad, const float *logits, int64_t ld,
-                      const float *lse, const int32_t *targets, float scale, int64_t T, int64_t v,
-                      int64_t first);
+    void (*xent_grad)(device *d, dtype dt, void *grad, const float *logits, int64_t ld, const float *lse,
+                      const int32_t *targets, float scale, int64_t T, int64_t v, int64_t first);
 
     // ---- elementwise and optimizer
     void (*add)(device *d, dtype dt, void *y, const void *x, int64_t n); // y += x
