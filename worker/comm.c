@@ -47,6 +47,7 @@ done:
 // Polls until all are done, or until this rank or another has waited too long.
 static err *wait_all(comm *c, MPI_Request *r, int n, const char *what) {
     err *e = NULL;
+    if (c->listener) return NULL; // nothing is under way
     double start = now_seconds();
     bool done = false;
     for (long polls = 0; !done; polls++) {
@@ -65,9 +66,9 @@ static err *wait_one(comm *c, MPI_Request *r, const char *what) { return wait_al
 
 // ---- groups
 
-static err *split(MPI_Comm from, int color, int key, group *out) {
+static err *split(MPI_Comm from, int color, int key, comm_kind sum, group *out) {
     err *e = NULL;
-    *out = (group){.comm = MPI_COMM_NULL};
+    *out = (group){.comm = MPI_COMM_NULL, .sum = sum};
     MPI_TRY(MPI_Comm_split(from, color, key, &out->comm), "MPI_Comm_split");
     if (out->comm == MPI_COMM_NULL) return NULL;
     MPI_Comm_set_errhandler(out->comm, MPI_ERRORS_RETURN);
@@ -82,28 +83,50 @@ static err *split_all(comm *c, int64_t kv_heads, bool tied) {
     const mesh *m = &c->m;
     int copies = m->tp > kv_heads ? m->tp / (int)kv_heads : 1;
     bool end = m->p == 0 || m->p == m->pp - 1;
-    TRY(split(MPI_COMM_WORLD, 0, m->rank, &c->world));
-    TRY(split(MPI_COMM_WORLD, m->p * m->dp + m->d, m->t, &c->tp));
-    TRY(split(MPI_COMM_WORLD, m->p * m->tp + m->t, m->d, &c->dp));
-    TRY(split(c->tp.comm, m->t / copies, m->t, &c->kv));
+    TRY(split(MPI_COMM_WORLD, 0, m->rank, COMM_CONTROL, &c->world));
+    TRY(split(MPI_COMM_WORLD, m->p * m->dp + m->d, m->t, COMM_TENSOR_SUM, &c->tp));
+    TRY(split(MPI_COMM_WORLD, m->p * m->tp + m->t, m->d, COMM_DATA_SUM, &c->dp));
+    TRY(split(c->tp.comm, m->t / copies, m->t, COMM_KV_SUM, &c->kv));
     TRY(split(MPI_COMM_WORLD, tied && m->pp > 1 && end ? m->d * m->tp + m->t : MPI_UNDEFINED, m->p,
-              &c->tied));
+              COMM_TIED_SUM, &c->tied));
 done:
     return e;
 }
 
-err *comm_open(const mesh *m, device *dev, int64_t kv_heads, bool tied, double limit, comm **out) {
-    err *e = NULL;
+// The same groups by arithmetic.
+static void plan_groups(comm *c, int64_t kv_heads, bool tied) {
+    const mesh *m = &c->m;
+    int copies = m->tp > kv_heads ? m->tp / (int)kv_heads : 1;
+    bool end = m->p == 0 || m->p == m->pp - 1;
+    c->world = (group){MPI_COMM_NULL, m->world, m->rank, COMM_CONTROL};
+    c->tp = (group){MPI_COMM_NULL, m->tp, m->t, COMM_TENSOR_SUM};
+    c->dp = (group){MPI_COMM_NULL, m->dp, m->d, COMM_DATA_SUM};
+    c->kv = (group){MPI_COMM_NULL, copies, m->t % copies, COMM_KV_SUM};
+    c->tied = (group){.comm = MPI_COMM_NULL, .sum = COMM_TIED_SUM};
+    if (tied && m->pp > 1 && end) c->tied = (group){MPI_COMM_NULL, 2, m->p > 0, COMM_TIED_SUM};
+}
+
+static err *new_comm(const mesh *m, device *dev, comm **out) {
     comm *c = calloc(1, sizeof *c);
     char *scratch = malloc(comm_scratch_bytes());
-    *out = NULL;
+    *out = c;
     if (!c || !scratch) {
         free(c);
         free(scratch);
+        *out = NULL;
         return err_new(ERR_SYSTEM, "out of memory for communication buffers (%zu bytes)",
                        comm_scratch_bytes());
     }
-    *c = (comm){.m = *m, .dev = dev, .limit = limit, .phase = "start", .scratch = scratch};
+    *c = (comm){.m = *m, .dev = dev, .phase = "start", .scratch = scratch};
+    return NULL;
+}
+
+err *comm_open(const mesh *m, device *dev, int64_t kv_heads, bool tied, double limit, comm **out) {
+    err *e = NULL;
+    comm *c = NULL;
+    *out = NULL;
+    TRY(new_comm(m, dev, &c));
+    c->limit = limit;
     gethostname(c->host, sizeof c->host - 1);
     TRY(split_all(c, kv_heads, tied));
     c->hosts = calloc((size_t)m->world, sizeof *c->hosts);
@@ -114,6 +137,14 @@ err *comm_open(const mesh *m, device *dev, int64_t kv_heads, bool tied, double l
 done:
     comm_close(c);
     return e;
+}
+
+err *comm_open_plan(const mesh *m, device *dev, int64_t kv_heads, bool tied, comm_listener *l, comm **out) {
+    err *e = new_comm(m, dev, out);
+    if (e) return e;
+    (*out)->listener = l;
+    plan_groups(*out, kv_heads, tied);
+    return NULL;
 }
 
 static void close_group(group *g) {
@@ -131,6 +162,39 @@ void comm_close(comm *c) {
     free(c->hosts);
     free(c);
 }
+
+// ---- what is sent is counted
+
+const char *comm_kind_name(comm_kind k) {
+    static const char *const name[COMM_KINDS] = {
+        "tensor sum", "tensor gather", "tensor scatter", "data sum", "data gather", "data scatter",
+        "kv sum",     "kv gather",     "kv scatter",     "tied sum", "tied gather", "tied scatter",
+        "forward",    "backward",      "control",        "host",
+    };
+    return name[k];
+}
+
+static comm_kind gather_kind(const group *g) { return g->sum == COMM_CONTROL ? COMM_CONTROL : g->sum + 1; }
+
+static void count(comm *c, comm_kind k, uint64_t messages, uint64_t bytes) {
+    c->sent[k].messages += messages;
+    c->sent[k].bytes += bytes;
+}
+
+// Tells the listener what was counted of a kind since `before`.
+static void tell_together(comm *c, const group *g, comm_kind k, traffic before) {
+    if (!c->listener) return;
+    traffic sent = {c->sent[k].messages - before.messages, c->sent[k].bytes - before.bytes};
+    c->listener->hear(c->listener, &(comm_event){.act = COMM_ACT_TOGETHER, .kind = k, .g = g, .sent = sent});
+}
+
+static void tell_transfer(comm *c, comm_event e, transfer *t) {
+    t->id = e.id = ++c->transfers;
+    e.sent = (traffic){1, t->bytes};
+    c->listener->hear(c->listener, &e);
+}
+
+double comm_now(const comm *c) { return c->listener ? c->listener->now(c->listener) : now_seconds(); }
 
 // ---- sums
 
@@ -157,10 +221,12 @@ static void store_row(char *to, dtype dt, const float *sum, int64_t n) {
 typedef struct exchange {
     MPI_Request *request;
     int count;
+    comm_kind kind;
 } exchange;
 
-static err *exchange_make(int size, exchange *x) {
+static err *exchange_make(int size, comm_kind kind, exchange *x) {
     x->count = 0;
+    x->kind = kind;
     x->request = malloc(sizeof *x->request * 2 * (size_t)size);
     return x->request ? NULL : err_new(ERR_SYSTEM, "out of memory for %d requests", 2 * size);
 }
@@ -170,14 +236,21 @@ static void exchange_free(exchange *x) { free(x->request); }
 static err *post(comm *c, const group *g, exchange *x, bool send, int peer, void *buf, int64_t n, dtype dt) {
     err *e = NULL;
     MPI_Request *r = &x->request[x->count++];
-    if (send) {
+    if (send) count(c, x->kind, 1, (uint64_t)n * dtype_size(dt));
+    if (c->listener) return NULL;
+    if (send)
         MPI_TRY(MPI_Isend(buf, (int)n, mpi_type(dt), peer, 1, g->comm, r), "MPI_Isend");
-        c->messages++;
-        c->bytes += (uint64_t)n * dtype_size(dt);
-    } else
+    else
         MPI_TRY(MPI_Irecv(buf, (int)n, mpi_type(dt), peer, 1, g->comm, r), "MPI_Irecv");
 done:
     return e;
+}
+
+// The parts that have come in, and this rank's own at `own`, added in rank order.
+static void add_parts(const group *g, dtype dt, char *own, int64_t n, float *sum, const char *in) {
+    for (int r = 0; r < g->size; r++)
+        add_row(sum, r == g->rank ? own : in + (size_t)r * (size_t)n * dtype_size(dt), dt, n, r == 0);
+    store_row(own, dt, sum, n);
 }
 
 static int64_t cut(int64_t n, int parts, int i) { return n * i / parts; }
@@ -198,9 +271,7 @@ static err *sum_segment(comm *c, const group *g, dtype dt, char *buf, int64_t n,
         TRY(post(c, g, x, true, r, buf + (size_t)at * w, count, dt));
     }
     TRY(wait_all(c, x->request, x->count, "a sum over ranks"));
-    for (int r = 0; r < g->size; r++)
-        add_row(sum, r == me ? buf + (size_t)lo * w : in + (size_t)r * (size_t)mine * w, dt, mine, r == 0);
-    store_row(buf + (size_t)lo * w, dt, sum, mine);
+    if (!c->listener) add_parts(g, dt, buf + (size_t)lo * w, mine, sum, in);
     x->count = 0;
     for (int r = 0; r < g->size; r++) {
         if (r == me) continue;
@@ -221,7 +292,8 @@ err *comm_sum(comm *c, const group *g, dtype dt, void *buf, int64_t n) {
     float *sum = (float *)c->scratch;
     char *in = c->scratch + (size_t)SEGMENT * 4, *stage = in + (size_t)SEGMENT * 4;
     const ops *k = c->dev->ops;
-    TRY(exchange_make(g->size, &x));
+    traffic before = c->sent[g->sum];
+    TRY(exchange_make(g->size, g->sum, &x));
     // The parts of a segment differ by at most one element: leave room for size of the longest.
     int64_t most = SEGMENT - g->size;
     for (int64_t at = 0; at < n; at += most) {
@@ -231,6 +303,7 @@ err *comm_sum(comm *c, const group *g, dtype dt, void *buf, int64_t n) {
         TRY(sum_segment(c, g, dt, k->host_memory ? seg : stage, count, sum, in, &x));
         if (!k->host_memory) k->upload(c->dev, seg, stage, (size_t)count * w);
     }
+    tell_together(c, g, g->sum, before);
 done:
     exchange_free(&x);
     return e;
@@ -238,14 +311,19 @@ done:
 
 // ---- small collectives
 
+// Counted as a message to every other rank, whatever way the library finds.
 static err *gather_bytes(comm *c, const group *g, const void *mine, void *all, size_t bytes,
                          const char *what) {
     err *e = NULL;
     MPI_Request r;
+    comm_kind k = gather_kind(g);
+    traffic before = c->sent[k];
+    uint64_t others = (uint64_t)g->size - 1;
     if (bytes > INT_MAX) FAIL(ERR_RUNTIME, "%s: %zu bytes in one message", what, bytes);
+    count(c, k, others, others * bytes);
+    tell_together(c, g, k, before);
+    if (c->listener) return NULL;
     MPI_TRY(MPI_Iallgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, g->comm, &r), what);
-    c->messages++;
-    c->bytes += bytes;
     TRY(wait_one(c, &r, what));
 done:
     return e;
@@ -270,6 +348,8 @@ err *comm_gather(comm *c, const group *g, const float *in, float *out, int64_t n
 }
 
 err *comm_collect(comm *c, const void *mine, void *all, size_t bytes) {
+    for (int r = 0; c->listener && r < c->world.size; r++) // as if all were like this one
+        memcpy((char *)all + (size_t)r * bytes, mine, bytes);
     return gather_bytes(c, &c->world, mine, all, bytes, "a collection over all ranks");
 }
 
@@ -279,6 +359,9 @@ err *comm_broadcast(comm *c, const group *g, void *data, size_t bytes, int root)
     MPI_Request r;
     for (size_t at = 0; at < bytes; at += INT_MAX) {
         size_t n = bytes - at < INT_MAX ? bytes - at : INT_MAX;
+        uint64_t others = g->rank == root ? (uint64_t)g->size - 1 : 0;
+        count(c, COMM_CONTROL, others, others * n);
+        if (c->listener) continue;
         MPI_TRY(MPI_Ibcast((char *)data + at, (int)n, MPI_BYTE, root, g->comm, &r), "MPI_Ibcast");
         TRY(wait_one(c, &r, "a broadcast"));
     }
@@ -335,11 +418,17 @@ done:
 
 // ---- point to point
 
-err *comm_send(comm *c, int peer, int tag, dtype dt, const void *buf, int64_t n, transfer *t) {
+err *comm_send(comm *c, comm_kind kind, int peer, int tag, dtype dt, const void *buf, int64_t n,
+               transfer *t) {
     err *e = NULL;
     *t = (transfer){.request = MPI_REQUEST_NULL, .bytes = (size_t)n * dtype_size(dt)};
     if (n > INT_MAX)
         FAIL(ERR_CONFIG, "a pipeline message of %lld elements: use a smaller micro_batch", (long long)n);
+    count(c, kind, 1, t->bytes);
+    if (c->listener) {
+        tell_transfer(c, (comm_event){.act = COMM_ACT_SEND, .kind = kind, .peer = peer, .tag = tag}, t);
+        return NULL;
+    }
     if (!c->dev->ops->host_memory) {
         t->staged = malloc(t->bytes);
         if (!t->staged) FAIL(ERR_SYSTEM, "out of memory for a pipeline message (%zu bytes)", t->bytes);
@@ -348,8 +437,6 @@ err *comm_send(comm *c, int peer, int tag, dtype dt, const void *buf, int64_t n,
     MPI_TRY(
         MPI_Isend(t->staged ? t->staged : buf, (int)n, mpi_type(dt), peer, tag, c->world.comm, &t->request),
         "MPI_Isend");
-    c->messages++;
-    c->bytes += t->bytes;
 done:
     return e;
 }
@@ -359,6 +446,10 @@ err *comm_receive(comm *c, int peer, int tag, dtype dt, void *buf, int64_t n, tr
     *t = (transfer){.request = MPI_REQUEST_NULL, .bytes = (size_t)n * dtype_size(dt)};
     if (n > INT_MAX)
         FAIL(ERR_CONFIG, "a pipeline message of %lld elements: use a smaller micro_batch", (long long)n);
+    if (c->listener) {
+        tell_transfer(c, (comm_event){.act = COMM_ACT_RECEIVE, .peer = peer, .tag = tag}, t);
+        return NULL;
+    }
     if (!c->dev->ops->host_memory) {
         t->staged = malloc(t->bytes);
         t->target = buf;
@@ -372,6 +463,9 @@ done:
 }
 
 err *comm_finish(comm *c, transfer *t) {
+    if (c->listener && t->id)
+        c->listener->hear(c->listener, &(comm_event){.act = COMM_ACT_WAIT, .id = t->id});
+    t->id = 0;
     if (t->request == MPI_REQUEST_NULL && !t->staged) return NULL;
     err *e = wait_one(c, &t->request, "a message between pipeline stages");
     if (!e && t->target) c->dev->ops->upload(c->dev, t->target, t->staged, t->bytes);
@@ -384,6 +478,7 @@ err *comm_put(comm *c, int peer, int tag, const void *data, size_t bytes) {
     err *e = NULL;
     MPI_Request r;
     if (bytes > INT_MAX) FAIL(ERR_RUNTIME, "message of %zu bytes", bytes);
+    count(c, COMM_HOST, 1, bytes);
     MPI_TRY(MPI_Isend(data, (int)bytes, MPI_BYTE, peer, tag, c->world.comm, &r), "MPI_Isend");
     TRY(wait_one(c, &r, "sending tensors"));
 done:

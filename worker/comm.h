@@ -14,10 +14,53 @@
 #include "mesh.h"
 #include "ops.h"
 
+// What is sent, and between whom: everything that leaves a rank is counted under one of these.
+typedef enum comm_kind {
+    COMM_TENSOR_SUM, // sums, gathers and scatters of a group are three kinds in this order
+    COMM_TENSOR_GATHER,
+    COMM_TENSOR_SCATTER,
+    COMM_DATA_SUM,
+    COMM_DATA_GATHER,
+    COMM_DATA_SCATTER,
+    COMM_KV_SUM,
+    COMM_KV_GATHER,
+    COMM_KV_SCATTER,
+    COMM_TIED_SUM,
+    COMM_TIED_GATHER,
+    COMM_TIED_SCATTER,
+    COMM_FORWARD,  // activations to the next pipeline stage
+    COMM_BACKWARD, // their gradients to the one before
+    COMM_CONTROL,  // small agreements of all ranks
+    COMM_HOST,     // tensors on their way to files, logits
+    COMM_KINDS,
+} comm_kind;
+const char *comm_kind_name(comm_kind k); // "tensor sum", ...
+
+typedef struct traffic {
+    uint64_t messages, bytes;
+} traffic;
+
 typedef struct group {
-    MPI_Comm comm; // MPI_COMM_NULL when this rank is not in such a group
+    MPI_Comm comm; // MPI_COMM_NULL when this rank is not in such a group, or when nothing is sent
     int size, rank;
+    comm_kind sum; // kind of its sums; the next two are those of its gathers and scatters
 } group;
+
+// A communicator of a plan sends nothing. It counts what it would send and tells a listener, in order.
+typedef enum comm_act { COMM_ACT_SEND, COMM_ACT_RECEIVE, COMM_ACT_WAIT, COMM_ACT_TOGETHER } comm_act;
+typedef struct comm_event {
+    comm_act act;
+    comm_kind kind;
+    const group *g; // TOGETHER: all ranks of it take part and end together
+    int peer, tag;  // SEND, RECEIVE
+    uint64_t id;    // SEND, RECEIVE: a number for the transfer, from 1; WAIT: the one waited for
+    traffic sent;   // by this rank; RECEIVE: to it
+} comm_event;
+typedef struct comm_listener comm_listener;
+struct comm_listener {
+    void (*hear)(comm_listener *self, const comm_event *e);
+    double (*now)(comm_listener *self);
+};
 
 typedef struct comm {
     mesh m;
@@ -34,13 +77,20 @@ typedef struct comm {
     char host[64];
     char (*hosts)[64];        // [world]
     char *scratch;            // host memory for sums and staging
-    uint64_t messages, bytes; // sent by this rank since opened
+    traffic sent[COMM_KINDS]; // by this rank since opened
+    comm_listener *listener;  // NULL: a real one
+    uint64_t transfers;       // numbered so far, with a listener
 } comm;
 
 // Splits MPI_COMM_WORLD (already initialised) by the mesh. Collective over all ranks.
 // kv_heads: of the model; tied: the model shares embedding and head.
 err *comm_open(const mesh *m, device *dev, int64_t kv_heads, bool tied, double limit, comm **out);
-void comm_close(comm *c); // collective
+// One that sends nothing, of any rank of any mesh: needs no MPI. What every function below would send is
+// counted and told to the listener; sums, gathers and receives leave the data as it is. Not collective.
+err *comm_open_plan(const mesh *m, device *dev, int64_t kv_heads, bool tied, comm_listener *l, comm **out);
+void comm_close(comm *c); // collective, unless it sends nothing
+// Seconds of a clock that only goes forward; with a listener, its own time.
+double comm_now(const comm *c);
 size_t comm_scratch_bytes(void);
 
 // In place: buf = sum over the group, n elements of dt. Collective over the group; at once for size 1.
@@ -64,9 +114,11 @@ typedef struct transfer {
     void *staged;        // host copy, when the device's memory is not the host's
     void *target;        // device buffer of a receive
     size_t bytes;
+    uint64_t id; // with a listener: not 0 while under way
 } transfer;
 #define TRANSFER_NONE ((transfer){.request = MPI_REQUEST_NULL})
-err *comm_send(comm *c, int peer, int tag, dtype dt, const void *buf, int64_t n, transfer *t);
+// kind: COMM_FORWARD or COMM_BACKWARD.
+err *comm_send(comm *c, comm_kind kind, int peer, int tag, dtype dt, const void *buf, int64_t n, transfer *t);
 err *comm_receive(comm *c, int peer, int tag, dtype dt, void *buf, int64_t n, transfer *t);
 // Completes it; a transfer that is not under way is complete.
 err *comm_finish(comm *c, transfer *t);

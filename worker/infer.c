@@ -16,8 +16,8 @@ static err *receive_input(const run *r, int64_t n, void *x) {
 static err *send_output(const run *r, int64_t n, const void *x) {
     part *p = r->p;
     transfer out;
-    err *e =
-        comm_send(r->c, mesh_rank(&p->m, p->m.d, p->m.p + 1, p->m.t), TAG_INFER, p->shape.dt, x, n, &out);
+    err *e = comm_send(r->c, COMM_FORWARD, mesh_rank(&p->m, p->m.d, p->m.p + 1, p->m.t), TAG_INFER,
+                       p->shape.dt, x, n, &out);
     return e ? e : comm_finish(r->c, &out);
 }
 

@@ -100,7 +100,8 @@ static err *forward_micro(trainer *t, int micro) {
     if (p->last)
         TRY(model_final_norm(&r));
     else
-        TRY(comm_send(t->c, neighbour(p, 1), TAG_FORWARD, p->shape.dt, r.s->out, hidden_elements(p), sent));
+        TRY(comm_send(t->c, COMM_FORWARD, neighbour(p, 1), TAG_FORWARD, p->shape.dt, r.s->out,
+                      hidden_elements(p), sent));
 done:
     return e;
 }
@@ -132,7 +133,8 @@ static err *backward_micro(trainer *t, int micro) {
     if (p->first)
         TRY(model_embed_grad(&r, grad));
     else
-        TRY(comm_send(t->c, neighbour(p, -1), TAG_BACKWARD, p->shape.dt, grad, hidden_elements(p), sent));
+        TRY(comm_send(t->c, COMM_BACKWARD, neighbour(p, -1), TAG_BACKWARD, p->shape.dt, grad,
+                      hidden_elements(p), sent));
 done:
     return e;
 }
