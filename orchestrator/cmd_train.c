@@ -81,6 +81,7 @@ static int run_train(int argc, char **argv) {
     TRY(training_open(&t));
     TRY(training_run(&t));
 done:
+    lives_end(&t.diary, t.state.step, t.state.tokens, e);
     if (world_orderly(&w, e)) training_close(&t);
     return world_close("train", &w, e);
 }

@@ -132,6 +132,7 @@ static err *save(training *t, bool must) {
         .run_dir = t->cfg->run.dir, .extras_from = name, .spec = t->b.spec, .keep = t->cfg->checkpoint.keep};
     double start = now_seconds();
     err *e = checkpoint_save(t->p, t->c, &o, &t->state);
+    if (!e) lives_save(&t->diary, t->state.step);
     if (!e && t->m.rank == 0)
         log_info("saved checkpoints/step-%08lld in %.1f s", (long long)t->state.step, now_seconds() - start);
     bool fatal = !err_is_shared(e) || err_get_code(e) == ERR_PEER || err_get_code(e) == ERR_NUMERIC;
@@ -188,6 +189,7 @@ err *training_run(training *t) {
     t->c->limit = c->timeout.step;
     while (!finished(t) && !stop) {
         TRY(take_step(t, &r, &line));
+        if (s->step == t->first_step + 1) lives_step(&t->diary, s->step);
         if (due(s->step, c->log.seam_every) && r.verdict == STEP_GOOD) TRY(seam_log(t));
         stop = (r.wanted & WANT_STOP) && s->step < c->train.steps;
         if (!stop && (due(s->step, c->eval.every) || s->step == c->train.steps)) TRY(evaluate_run(t));

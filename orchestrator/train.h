@@ -6,6 +6,7 @@
 #include "../worker/step.h"
 #include "config.h"
 #include "engine.h"
+#include "lives.h"
 #include "metrics.h"
 #include "run_lock.h"
 #include "stream.h"
@@ -28,6 +29,7 @@ typedef struct training {
     trainer *t;
     metrics *log;  // rank 0
     run_lock lock; // rank 0
+    lives diary;   // rank 0
     run_state state;
     bool resumed, accept_data, other_valid; // other_valid: not the validation sets that the run began with
     // progress

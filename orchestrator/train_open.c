@@ -60,6 +60,7 @@ static err *write_papers(training *t) {
     TRY(write_text(dir, "plan.txt", t->plan_text));
     TRY(write_text(dir, "config.yaml", t->config_text));
     TRY(metrics_open(dir, t->resumed ? t->state.step : -1, &t->log));
+    lives_begin(dir, t->state.step, t->state.tokens, t->w->size, &t->diary);
 done:
     return e;
 }
