@@ -26,8 +26,8 @@ static err *list_weights(part *p) {
         const tensor_row *r = &p->table->row[i];
         if (!holds(p, r, &tied)) continue;
         slice s = tensor_slice(r, p->m.tp, p->m.t);
-        p->weight[p->weights++] =
-            (weight){.row = r, .s = s, .n = s.rows * s.cols, .tied = tied, .lr_scale = 1};
+        p->weight[p->weights++] = (weight){
+            .row = r, .s = s, .n = s.rows * s.cols, .own_n = s.rows * s.cols, .tied = tied, .lr_scale = 1};
     }
     return NULL;
 }

@@ -32,8 +32,12 @@ typedef struct weight {
     int64_t n;     // elements of the slice
     bool tied;     // the last stage's copy of a tied embedding
     void *w;       // [n] dt
-    float *master; // [n] fp32; w itself when dt is F32
-    float *grad, *m, *v;
+    float *master; // [own_n] fp32; when dt is F32 it is w itself, [n]
+    float *grad;   // [n]
+    // The optimizer state of elements own_at .. own_at+own_n-1 of the slice is this data rank's: m, v and the
+    // master copy hold these alone. All of the slice where the optimizer is not sharded over data ranks.
+    int64_t own_at, own_n;
+    float *m, *v;   // [own_n]
     float lr_scale; // multiplies the learning rate; 0: frozen. 1 when made
 } weight;
 
@@ -110,6 +114,7 @@ typedef struct part {
     bool first, last;             // pipeline ends
     int weights, layers;
     weight *weight;
+    bool sharded; // data ranks own different parts of the optimizer's state (weight.own_at, own_n)
     layer *layer;
     void *embed; // [vocab,hidden], first stage
     float *d_embed;

@@ -24,11 +24,21 @@ static void staging_close(staging *s) {
     free(s->h);
 }
 
+// Of n elements from `at` on, those whose optimizer state is this rank's go to `to`.
+static void put_own(part *p, const weight *w, float *to, int64_t at, const float *f, int64_t n) {
+    int64_t lo = at > w->own_at ? at : w->own_at;
+    int64_t hi = at + n < w->own_at + w->own_n ? at + n : w->own_at + w->own_n;
+    if (hi > lo) p->dev->ops->upload(p->dev, to + (lo - w->own_at), f + (lo - at), (size_t)(hi - lo) * 4);
+}
+
 // Puts n fp32 values at element `at` of a weight: master and working copy.
 static err *put(part *p, weight *w, int64_t at, const float *f, int64_t n, staging *s) {
     device *d = p->dev;
-    if (w->master) d->ops->upload(d, w->master + at, f, (size_t)n * 4);
-    if (p->shape.dt == DT_F32) return d->ops->sync(d);
+    if (p->shape.dt == DT_F32) {
+        d->ops->upload(d, (float *)w->w + at, f, (size_t)n * 4);
+        return d->ops->sync(d);
+    }
+    if (w->master) put_own(p, w, w->master, at, f, n);
     for (int64_t i = 0; i < n; i++) s->h[i] = bf16_from_float(f[i]);
     d->ops->upload(d, (bf16 *)w->w + at, s->h, (size_t)n * 2);
     return d->ops->sync(d);
