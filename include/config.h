@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "depth.h"
 #include "dtype.h"
 #include "err.h"
 #include "recompute.h"
@@ -30,8 +31,10 @@ typedef struct config {
         char *base;  // Hugging Face directory; with init: random only its config.json is read
         bool random; // init: random (else init: pretrained, the default)
         bool has_dus;
-        int64_t dus_m;    // -1: not given
-        char *dus_layers; // NULL: not given
+        int64_t dus_m;                    // -1: not given
+        char *dus_layers;                 // NULL: not given
+        int64_t insert_every;             // -1: not given
+        char *insert_after, *insert_init; // NULL: not given
     } model;
     struct {
         int64_t seq_len;
@@ -63,7 +66,8 @@ typedef struct config {
         double lr, beta1, beta2, eps, weight_decay, clip_norm; // clip_norm 0: off
     } optimizer;                                               // kind: adamw
     struct {                                                   // multipliers of the learning rate; 0 freezes
-        double embedding, head, half_a, half_b, seam;
+        double embedding, head, half_a, half_b, seam, fresh;   // fresh: "new"
+        double old;                                            // on top of the first five
         int64_t seam_width; // layers on either side of a seam that `seam` is for
         int64_t until;      // last step they apply to; 0: always
     } lr_scale;
@@ -99,6 +103,7 @@ err *config_load(const char *path, const char *const *set, int n_set, bool check
 // Reads what config_dump wrote: the same checks, but paths are taken as they are.
 err *config_parse(const char *text, const char *where, config **out);
 void config_free(config *c);
+depth_ask config_depth(const config *c); // borrows the config's strings
 // The resolved config as YAML text, every key present; caller frees. config_parse(config_dump(c)) == c.
 char *config_dump(const config *c);
 // Every key: path, type, default, unit, meaning. `format` "text" or "markdown".

@@ -35,6 +35,8 @@ typedef enum role {
     R_COUNT,
 } role;
 
+bool role_is_output(role r); // o_proj, down_proj and their biases: what a layer adds to the residual stream
+
 typedef struct tensor_row {
     char name[80];  // Hugging Face name in the scaled model
     char donor[80]; // name in the base model
@@ -46,6 +48,7 @@ typedef struct tensor_row {
     int axis;         // tensor-parallel axis: 0 rows, 1 columns, -1 replicated
     int64_t units;    // things dealt out along the axis: heads, kv heads, features, vocabulary rows
     bool decay;       // weight decay applies (matrices)
+    bool zero;        // begins as zeros, not as its donor: outputs of LAYER_ZERO
 } tensor_row;
 
 typedef struct table {

@@ -7,13 +7,15 @@
 #include "cli.h"
 #include "engine.h"
 #include "log.h"
+#include "model_dir.h"
 #include "stream.h"
 #include "text_input.h"
 #include "tokenizer.h"
 
 typedef struct args {
-    const char *text, *tokens, *layers, *tokenizer, *precision, *device;
-    int64_t m, docs, max_tokens, seq_len, samples, pipeline, tensor, threads;
+    const char *text, *tokens, *tokenizer, *precision, *device;
+    int64_t docs, max_tokens, seq_len, samples, pipeline, tensor, threads;
+    depth_ask depth;
     double timeout;
     bool json, no_bos;
 } args;
@@ -120,8 +122,7 @@ static err *check_vocabulary(const documents *d, int64_t vocab) {
 
 static engine_options options_of(const args *a, const char *dir, int64_t rows) {
     return (engine_options){.dir = dir,
-                            .m = a->m,
-                            .layers = a->layers,
+                            .depth = a->depth,
                             .pp = (int)a->pipeline,
                             .tp = (int)a->tensor,
                             .dt = strcmp(a->precision, "bf16") == 0 ? DT_BF16 : DT_F32,
@@ -205,7 +206,6 @@ static err *report(const args *a, engine *g, result *r) {
 
 static err *check_args(const args *a) {
     if (!a->text == !a->tokens) return err_new(ERR_USAGE, "give either --text or --tokens");
-    if (a->m >= 0 && a->layers) return err_new(ERR_USAGE, "give --m or --layers, not both");
     if (strcmp(a->precision, "fp32") != 0 && strcmp(a->precision, "bf16") != 0)
         return err_new(ERR_USAGE, "--precision %s: expected fp32 or bf16", a->precision);
     return NULL;
@@ -216,7 +216,7 @@ static int run_eval(int argc, char **argv) {
     args a = {.timeout = 3600,
               .precision = "fp32",
               .device = "auto",
-              .m = -1,
+              .depth = {.m = -1},
               .max_tokens = 1024,
               .seq_len = 1024,
               .pipeline = 1,
@@ -232,8 +232,7 @@ static int run_eval(int argc, char **argv) {
          1e7},
         {"samples", OPT_INT, &a.samples, "N", "with --tokens: samples, spread evenly (default 0: all)", 0,
          1e12},
-        {"m", OPT_INT, &a.m, "M", "deepen in memory: layers 0..n-M-1, then M..n-1", 0, 1e6},
-        {"layers", OPT_STRING, &a.layers, "LIST", "deepen in memory by ranges, as 0-23,8-31", 0, 0},
+        DEPTH_OPTIONS(a.depth),
         {"tokenizer", OPT_STRING, &a.tokenizer, "PATH", "tokenizer.model or `bytes` (default: the model's)",
          0, 0},
         {"precision", OPT_STRING, &a.precision, "fp32|bf16", "arithmetic (default fp32)", 0, 0},
@@ -251,6 +250,7 @@ static int run_eval(int argc, char **argv) {
     engine g = {0};
     result r = {0};
     e = cli_parse(&cmd_eval, opts, sizeof opts / sizeof *opts, 1, 1, argc, argv, &positional, &helped);
+    if (!e && !helped) e = depth_options_check(&a.depth);
     if (!e && !helped) e = check_args(&a);
     if (e || helped) return cli_finish("eval", e);
     TRY(world_open(&argc, &argv, &w));
@@ -267,12 +267,13 @@ done:
 const command cmd_eval = {
     .name = "eval",
     .brief = "loss of a model on text or token files",
-    .synopsis = "DIR (--text FILE | --tokens FILE.h5) [--m M | --layers LIST] [options]",
+    .synopsis = "DIR (--text FILE | --tokens FILE.h5) [--m M | --layers LIST | --insert-every K] [options]",
     .about =
         "Mean negative log-likelihood per predicted token, in nats. With --text every document is scored "
         "alone:\n"
         "BOS and its first --max-tokens tokens. With --tokens samples of --seq-len tokens are scored as in\n"
-        "training. --m or --layers deepens the model in memory; nothing is written. Under mpirun the model "
+        "training. The options of depth (--m to --insert-init) deepen the model in memory; nothing is "
+        "written. Under mpirun the model "
         "is\n"
         "split into --pipeline x --tensor parts and the data over the ranks that are left.",
     .examples =

@@ -7,12 +7,14 @@
 #include "../worker/infer.h"
 #include "cli.h"
 #include "engine.h"
+#include "model_dir.h"
 #include "tokenizer.h"
 
 typedef struct args {
-    const char *prompt, *layers, *tokenizer, *precision, *device;
-    int64_t m, tokens, count, seed, pipeline, tensor, threads, top_k;
+    const char *prompt, *tokenizer, *precision, *device;
+    int64_t tokens, count, seed, pipeline, tensor, threads, top_k;
     double temperature, timeout;
+    depth_ask depth;
 } args;
 
 typedef struct candidate {
@@ -144,8 +146,7 @@ static err *run_on_mesh(const args *a, const char *dir, const world *w, engine *
     if (!mine) mine = encode_prompt(a, tok, &prompt, &v);
     TRY(world_agree(w, mine));
     engine_options o = {.dir = dir,
-                        .m = a->m,
-                        .layers = a->layers,
+                        .depth = a->depth,
                         .pp = (int)a->pipeline,
                         .tp = (int)a->tensor,
                         .dt = strcmp(a->precision, "bf16") == 0 ? DT_BF16 : DT_F32,
@@ -166,7 +167,6 @@ done:
 }
 
 static err *check_args(const args *a) {
-    if (a->m >= 0 && a->layers) return err_new(ERR_USAGE, "give --m or --layers, not both");
     if (strcmp(a->precision, "fp32") == 0 || strcmp(a->precision, "bf16") == 0) return NULL;
     return err_new(ERR_USAGE, "--precision %s: expected fp32 or bf16", a->precision);
 }
@@ -176,7 +176,7 @@ static int run_generate(int argc, char **argv) {
               .prompt = "",
               .precision = "fp32",
               .device = "auto",
-              .m = -1,
+              .depth = {.m = -1},
               .tokens = 64,
               .count = 1,
               .seed = 1,
@@ -191,8 +191,7 @@ static int run_generate(int argc, char **argv) {
         {"temperature", OPT_REAL, &a.temperature, "T", "0: the most likely token (default 0.8)", 0, 100},
         {"top-k", OPT_INT, &a.top_k, "K", "sample among the K most likely (default 0: all)", 0, 1e9},
         {"seed", OPT_INT, &a.seed, "N", "of the sampling (default 1)", 0, 4e18},
-        {"m", OPT_INT, &a.m, "M", "deepen in memory: layers 0..n-M-1, then M..n-1", 0, 1e6},
-        {"layers", OPT_STRING, &a.layers, "LIST", "deepen in memory by ranges, as 0-23,8-31", 0, 0},
+        DEPTH_OPTIONS(a.depth),
         {"tokenizer", OPT_STRING, &a.tokenizer, "PATH", "tokenizer.model or `bytes` (default: the model's)",
          0, 0},
         {"precision", OPT_STRING, &a.precision, "fp32|bf16", "arithmetic (default fp32)", 0, 0},
@@ -209,6 +208,7 @@ static int run_generate(int argc, char **argv) {
     engine g = {0};
     err *e =
         cli_parse(&cmd_generate, opts, sizeof opts / sizeof *opts, 1, 1, argc, argv, &positional, &helped);
+    if (!e && !helped) e = depth_options_check(&a.depth);
     if (!e && !helped) e = check_args(&a);
     if (e || helped) return cli_finish("generate", e);
     TRY(world_open(&argc, &argv, &w));
@@ -224,7 +224,8 @@ const command cmd_generate = {
     .synopsis = "DIR [--prompt TEXT] [--tokens N] [options]",
     .about = "Prints the prompt and its continuation. Keys and values are cached, so each token costs one "
              "row. The same\n"
-             "seed gives the same text. --m or --layers deepens the model in memory; nothing is written.",
+             "seed gives the same text. The options of depth (--m to --insert-init) deepen the model in "
+             "memory; nothing is written.",
     .examples = "  solar generate runs/small/latest --prompt \"In the beginning\" --tokens 100\n"
                 "  solar generate models/base --m 2 --temperature 0",
     .run = run_generate,

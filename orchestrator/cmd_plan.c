@@ -8,11 +8,12 @@ static err *plan_config(const char *path, const opt_list *set, int64_t ranks) {
     err *e = NULL;
     config *c = NULL;
     blueprint b = {0};
+    depth_ask ask;
     int *counts = NULL;
     TRY(config_load(path, set->item, set->count, false, &c));
     counts = plan_counts(c);
-    TRY(blueprint_make(c->model.base, c->model.has_dus ? c->model.dus_m : -1, c->model.dus_layers,
-                       (int)c->mesh.pipeline, counts, &b));
+    ask = config_depth(c);
+    TRY(blueprint_make(c->model.base, &ask, (int)c->mesh.pipeline, counts, &b));
     if (!ranks) ranks = c->mesh.pipeline * c->mesh.tensor;
     TRY(plan_print(stdout, c, &b, (int)ranks));
 done:

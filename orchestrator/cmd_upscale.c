@@ -13,17 +13,21 @@ static int run(int argc, char **argv);
 const command cmd_upscale = {
     .name = "upscale",
     .brief = "write a deeper model made of the base model's layers",
-    .synopsis = "BASE OUT --m M | --layers LIST",
+    .synopsis = "BASE OUT --m M | --layers LIST | --insert-every K | --insert-after LIST",
     .about =
         "Depth up-scaling on disk: OUT is a Hugging Face directory whose layers are copies of BASE's. With\n"
         "--m M the last M layers are cut from one copy of BASE and the first M from another, and the rest\n"
         "are stacked: n layers become 2(n-M). --layers says it layer by layer, as inclusive ranges.\n"
+        "--insert-every and --insert-after put new layers behind those of BASE, or of what --m or --layers\n"
+        "make: copies whose o_proj and down_proj are zeros, so that OUT computes what it would without "
+        "them.\n"
         "Tensors are copied byte for byte in BASE's type; config.json changes only in the layer count and\n"
         "in lists of one entry a layer; tokenizer and generation files come along.\n"
         "OUT must not exist. It appears whole or not at all. Little memory is used, whatever the size.\n"
         "`solar train` deepens while it loads, so that training needs no OUT on disk.",
     .examples = "solar upscale models/Mistral-7B-v0.1 models/SOLAR-10.7B-start --m 8\n"
                 "solar upscale models/Mistral-7B-v0.1 models/deep --layers 0-23,8-31\n"
+                "solar upscale models/Mistral-7B-v0.1 models/pro --insert-every 4\n"
                 "solar verify models/Mistral-7B-v0.1 models/deep",
     .run = run,
 };
@@ -57,14 +61,13 @@ static void print_text(const upscale_options *o, const upscale_report *r) {
 }
 
 static err *go(int argc, char **argv) {
-    int64_t m = -1, max_shard = 5000000000;
+    int64_t max_shard = 5000000000;
     bool json = false, helped = false;
-    upscale_options o = {.progress = true};
+    upscale_options o = {.progress = true, .depth = {.m = -1}};
     upscale_report r = {0};
     int positional = 0;
     const opt opts[] = {
-        {"m", OPT_INT, &m, "M", "layers cut from each copy, 0 to n-1 (SOLAR 10.7B: 8 of 32)", 0, 65535},
-        {"layers", OPT_STRING, &o.layers, "LIST", "base layers of OUT in order, like 0-23,8-31", 0, 0},
+        DEPTH_OPTIONS(o.depth),
         {"max-shard-bytes", OPT_INT, &max_shard, "N",
          "bytes of tensors in one file at most (default 5000000000)", 1, 9e18},
         {"json", OPT_FLAG, &json, NULL, "print the report as JSON", 0, 0},
@@ -74,7 +77,6 @@ static err *go(int argc, char **argv) {
     if (e || helped) return e;
     o.base = argv[1];
     o.out = argv[2];
-    o.m = m;
     o.max_shard = (uint64_t)max_shard;
     e = upscale(&o, &r);
     if (!e && json)

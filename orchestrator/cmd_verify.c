@@ -12,12 +12,14 @@ static int run(int argc, char **argv);
 const command cmd_verify = {
     .name = "verify",
     .brief = "prove byte for byte that a model is its base model deepened",
-    .synopsis = "BASE OUT [--m M | --layers LIST]",
+    .synopsis = "BASE OUT [--m M | --layers LIST] [--insert-every K | --insert-after LIST] [--insert-init I]",
     .about =
         "Compares every tensor of OUT with the tensor of BASE that it was copied from, byte for byte, and "
         "the\n"
         "architecture in config.json with what the depth plan makes of BASE's.\n"
-        "The plan is the one given by --m or --layers; else the one that OUT states (solar upscale writes "
+        "New layers that begin as zeros (solar upscale --insert-every) are proved zero in o_proj and "
+        "down_proj.\n"
+        "The plan is the one given by the options; else the one that OUT states (solar upscale writes "
         "it\n"
         "into the files' metadata); else it is found by comparing every layer with every layer of BASE.\n"
         "Exit status 0: proved. 5: a difference; each tensor is named, with its first different byte.",
@@ -86,25 +88,24 @@ static void print_text(const verify_report *r, bool equal) {
     format_bytes(bytes, (double)r->bytes);
     format_time(seconds, r->seconds);
     printf("%d tensors, %s compared in %s: %s\n", r->tensors, bytes, seconds,
-           equal ? "every byte equals its donor's" : "NOT the same");
+           equal ? r->plan->fresh ? "every byte equals its donor's, or is zero where it should be"
+                                  : "every byte equals its donor's"
+                 : "NOT the same");
 }
 
 static err *go(int argc, char **argv) {
-    int64_t m = -1;
     bool json = false, helped = false;
-    verify_options o = {.progress = true};
+    verify_options o = {.progress = true, .depth = {.m = -1}};
     verify_report r = {0};
     int positional = 0;
     const opt opts[] = {
-        {"m", OPT_INT, &m, "M", "prove SOLAR's plan of M layers cut from each copy", 0, 65535},
-        {"layers", OPT_STRING, &o.layers, "LIST", "prove this plan, like 0-23,8-31", 0, 0},
+        DEPTH_OPTIONS(o.depth),
         {"json", OPT_FLAG, &json, NULL, "print the report as JSON", 0, 0},
     };
     err *e = cli_parse(&cmd_verify, opts, sizeof opts / sizeof *opts, 2, 2, argc, argv, &positional, &helped);
     if (e || helped) return e;
     o.base = argv[1];
     o.out = argv[2];
-    o.m = m;
     e = verify(&o, &r);
     bool compared = r.tensors > 0 && (!e || err_get_code(e) == ERR_MISMATCH);
     if (compared && json)

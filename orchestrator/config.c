@@ -23,11 +23,21 @@ void config_free(config *c) {
     free(c->run.dir);
     free(c->model.base);
     free(c->model.dus_layers);
+    free(c->model.insert_after);
+    free(c->model.insert_init);
     free_sources(c->data.train, c->data.n_train);
     free_sources(c->data.valid, c->data.n_valid);
     free(c->mesh.layers_per_stage);
     free(c->train.device);
     free(c);
+}
+
+depth_ask config_depth(const config *c) {
+    return (depth_ask){.m = c->model.dus_m,
+                       .layers = c->model.dus_layers,
+                       .every = c->model.insert_every,
+                       .after = c->model.insert_after,
+                       .init = c->model.insert_init};
 }
 
 static err *read_root(yaml_tree *tree, const char *text, size_t bytes, const char *where, node **root) {

@@ -169,22 +169,24 @@ static err *read_ints(const key *k, const node *n, char *base) {
     return NULL;
 }
 
-// Appends "3" or "0-23" from the front of *text (spaces around are left out) to `out`.
-static bool take_layers(const char **text, FILE *out) {
+// Appends "3" or "0-23" from the front of *text (spaces around are left out) to `out`, with the mark behind
+// it.
+static bool take_layers(const char *marks, const char **text, FILE *out) {
     const char *s = *text + strspn(*text, " ");
     char *end;
     if (!isdigit((unsigned char)*s)) return false;
     long first = strtol(s, &end, 10), last = first;
     if (*end == '-' && isdigit((unsigned char)end[1])) last = strtol(end + 1, &end, 10);
-    end += strspn(end, " ");
+    bool marked = *end && strchr(marks, *end);
     if (first > last || last >= 100000) return false;
     fprintf(out, first == last ? "%ld" : "%ld-%ld", first, last);
-    *text = end;
+    if (marked) fputc(*end++, out);
+    *text = end + strspn(end, " ");
     return true;
 }
 
-static bool take_layers_list(const char *text, FILE *out) {
-    while (take_layers(&text, out)) {
+static bool take_layers_list(const char *marks, const char *text, FILE *out) {
+    while (take_layers(marks, &text, out)) {
         if (!*text) return true;
         if (*text++ != ',') return false;
         fputc(',', out);
@@ -194,11 +196,12 @@ static bool take_layers_list(const char *text, FILE *out) {
 
 static err *write_layers(const key *k, const node *n, FILE *out) {
     static const char hint[] = ": first-last, first <= last, each below 100000";
-    if (n->kind == NODE_SCALAR) return take_layers_list(n->text, out) ? NULL : wrong(k, n, hint);
+    if (n->kind == NODE_SCALAR) return take_layers_list(k->legal, n->text, out) ? NULL : wrong(k, n, hint);
     if (n->kind == NODE_MAP || !n->first) return wrong(k, n, "");
     for (const node *item = n->first; item; item = item->next) {
         if (item != n->first) fputc(',', out);
-        if (item->kind != NODE_SCALAR || !take_layers_list(item->text, out)) return wrong(k, item, hint);
+        if (item->kind != NODE_SCALAR || !take_layers_list(k->legal, item->text, out))
+            return wrong(k, item, hint);
     }
     return NULL;
 }

@@ -19,16 +19,44 @@ static const place *place_of(const node *root, const char *path) {
     return found ? &found->at : &root->at;
 }
 
+static err *check_insert(const node *root, const config *c) {
+    const node *insert = node_at(root, "model.dus.insert");
+    bool every = c->model.insert_every > 0, after = c->model.insert_after, init = c->model.insert_init;
+    if (every && after)
+        return place_error(place_of(root, "model.dus.insert.after"),
+                           "model.dus.insert: found both every and after, expected one of them");
+    if (!every && !after && insert && insert->kind == NODE_MAP && (init || !insert->first))
+        return place_error(&insert->at,
+                           "model.dus.insert: found neither every nor after, expected one of them "
+                           "(or no model.dus.insert)");
+    return NULL;
+}
+
 static err *check_dus(const node *root, config *c) {
     const node *dus = node_at(root, "model.dus");
-    bool m = c->model.dus_m >= 0, layers = c->model.dus_layers;
-    if (m && layers)
+    const depth_ask ask = config_depth(c);
+    if (ask.m >= 0 && ask.layers)
         return place_error(
             place_of(root, "model.dus.layers"),
             "model.dus: found both m and layers, expected one of them: layers is the general form of m");
     if (dus && dus->kind == NODE_MAP && !dus->first)
-        return place_error(&dus->at, "model.dus: found an empty map, expected m or layers (or no model.dus)");
-    c->model.has_dus = m || layers;
+        return place_error(&dus->at,
+                           "model.dus: found an empty map, expected m, layers or insert (or no model.dus)");
+    c->model.has_dus = depth_asked(&ask);
+    return check_insert(root, c);
+}
+
+// Scales of groups that there are not would do nothing, or freeze everything.
+static err *check_scales(const node *root, config *c) {
+    bool marked = c->model.dus_layers && strpbrk(c->model.dus_layers, "zc");
+    bool fresh = marked || c->model.insert_every > 0 || c->model.insert_after;
+    const double scale[] = {c->lr_scale.fresh, c->lr_scale.old};
+    static const char *const path[] = {"lr_scale.new", "lr_scale.old"};
+    for (int i = 0; i < 2 && !fresh; i++)
+        if (scale[i] != 1)
+            return place_error(place_of(root, path[i]),
+                               "%s: found %g without new layers, expected 1.0: model.dus.insert makes some",
+                               path[i], scale[i]);
     return NULL;
 }
 
@@ -163,8 +191,8 @@ static err *check_valid_names(const node *root, config *c) {
 
 err *config_check(const node *root, config *c) {
     static err *(*const check[])(const node *, config *) = {
-        check_dus,    check_batch, check_tokens,      check_schedule,
-        check_layout, check_eval,  check_train_names, check_valid_names,
+        check_dus,    check_scales, check_batch,       check_tokens,      check_schedule,
+        check_layout, check_eval,   check_train_names, check_valid_names,
     };
     err *e = NULL;
     for (size_t i = 0; !e && i < sizeof check / sizeof check[0]; i++) e = check[i](root, c);

@@ -6,18 +6,12 @@
 #include "../worker/weights.h"
 #include "log.h"
 
-err *blueprint_make(const char *dir, int64_t m, const char *layers, int pp, const int *counts,
-                    blueprint *out) {
+err *blueprint_make(const char *dir, const depth_ask *ask, int pp, const int *counts, blueprint *out) {
     err *e = NULL;
     *out = (blueprint){0};
     TRY(spec_load(dir, &out->base));
     int n = (int)out->base->layers;
-    if (layers)
-        TRY(depth_from_ranges(n, layers, &out->plan));
-    else if (m >= 0)
-        TRY(depth_from_m(n, (int)m, &out->plan));
-    else
-        TRY(depth_identity(n, &out->plan));
+    TRY(ask ? depth_make(n, ask, &out->plan) : depth_identity(n, &out->plan));
     TRY(spec_deepen(out->base, out->plan, &out->spec));
     TRY(layout_make(out->plan, pp, counts, &out->stages));
     TRY(table_make(out->spec, out->plan, out->stages, &out->table));
@@ -63,7 +57,7 @@ static err *build(const engine_options *o, const world *w, engine *g) {
         .dt = o->dt, .use = o->use, .batch = o->batch, .rows = o->rows, .slots = 1, .micro = 1};
     int threads = o->threads ? o->threads : world_threads(w);
     TRY(mesh_make(w->size, w->rank, o->pp, o->tp, &g->m));
-    TRY(blueprint_make(o->dir, o->m, o->layers, o->pp, NULL, &g->b));
+    TRY(blueprint_make(o->dir, &o->depth, o->pp, NULL, &g->b));
     TRY(device_open(o->device, w, threads, &g->dev));
     TRY(part_make(g->b.spec, g->b.plan, g->b.stages, g->b.table, &g->m, &shape, g->dev, &g->p));
     TRY(load_base(g, o->dir));

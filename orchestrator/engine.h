@@ -39,9 +39,8 @@ typedef struct blueprint {
     layout *stages;
     table *table;
 } blueprint;
-// m < 0 and layers NULL: the base as it is. counts: explicit layers per stage or NULL.
-err *blueprint_make(const char *dir, int64_t m, const char *layers, int pp, const int *counts,
-                    blueprint *out);
+// ask NULL: the base as it is. counts: explicit layers per stage or NULL.
+err *blueprint_make(const char *dir, const depth_ask *ask, int pp, const int *counts, blueprint *out);
 void blueprint_free(blueprint *b);
 
 // ---- device
@@ -50,9 +49,8 @@ err *device_open(const char *kind, const world *w, int threads, device **out);
 
 // ---- a model for inference, loaded over a mesh
 typedef struct engine_options {
-    const char *dir;    // model directory
-    int64_t m;          // -1: none
-    const char *layers; // NULL: none
+    const char *dir; // model directory
+    depth_ask depth;
     int pp, tp;
     dtype dt;
     part_use use; // PART_INFER or PART_CACHE

@@ -105,7 +105,7 @@ err *evaluate_base(training *t) {
                      (long long)t->b.base->layers, t->m.pp);
         return NULL;
     }
-    TRY(blueprint_make(t->cfg->model.base, -1, NULL, t->m.pp, NULL, &base));
+    TRY(blueprint_make(t->cfg->model.base, NULL, t->m.pp, NULL, &base));
     TRY(measure_base(t, &base, loss));
     if (t->m.rank) goto done;
     log_info("base model: validation loss %.4f", t->state.base_loss);

@@ -21,9 +21,14 @@ static bool at_seam(const depth_plan *p, int layer, int64_t width) {
     return false;
 }
 
-double learning_rate_scale(const config *c, const depth_plan *plan, const tensor_row *r) {
+static double group_scale(const config *c, const depth_plan *plan, const tensor_row *r) {
     if (r->role == R_EMBED) return c->lr_scale.embedding;
     if (r->layer < 0) return c->lr_scale.head;
     if (at_seam(plan, r->layer, c->lr_scale.seam_width)) return c->lr_scale.seam;
     return plan->seams && r->layer >= plan->seam[0] ? c->lr_scale.half_b : c->lr_scale.half_a;
+}
+
+double learning_rate_scale(const config *c, const depth_plan *plan, const tensor_row *r) {
+    if (r->layer >= 0 && plan->init[r->layer] != LAYER_KEPT) return c->lr_scale.fresh;
+    return c->lr_scale.old * group_scale(c, plan, r);
 }

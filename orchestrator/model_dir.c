@@ -1,7 +1,6 @@
 // Model directories, and depth plans as people see them.
 #include "model_dir.h"
 
-#include <limits.h>
 #include <string.h>
 
 err *model_dir_open(const char *dir, model_dir *out) {
@@ -24,12 +23,18 @@ void model_dir_close(model_dir *m) {
     *m = (model_dir){0};
 }
 
+static const char *how_new(layer_init k) {
+    return k == LAYER_ZERO ? "  (new, zero output)" : k == LAYER_COPY ? "  (new, a copy)" : "";
+}
+
 void layer_map_print(FILE *out, const depth_plan *plan) {
-    for (int k = 0; k <= plan->seams; k++) {
-        int first = k == 0 ? 0 : plan->seam[k - 1], end = k == plan->seams ? plan->layers : plan->seam[k];
-        fprintf(out, "  layers %3d to %3d  from base layers %3d to %3d", first, end - 1, plan->donor[first],
-                plan->donor[end - 1]);
-        if (k > 0) fprintf(out, "  (seam: %d, then %d)", plan->donor[first - 1], plan->donor[first]);
+    for (int i = 0, end, k = 0; i < plan->layers; i = end) {
+        end = depth_run_end(plan, i);
+        fprintf(out, "  layers %3d to %3d  from base layers %3d to %3d%s", i, end - 1, plan->donor[i],
+                plan->donor[end - 1], how_new(plan->init[i]));
+        bool seam = k < plan->seams && plan->seam[k] == i;
+        if (seam) fprintf(out, "  (seam: %d, then %d)", plan->donor[i - 1], plan->donor[i]);
+        k += seam;
         fputc('\n', out);
     }
 }
@@ -42,11 +47,12 @@ int plan_m(const depth_plan *plan) {
     bool same = !e && memcmp(solar->donor, plan->donor, (size_t)plan->layers * sizeof *plan->donor) == 0;
     err_free(e);
     depth_free(solar);
-    return same ? m : -1;
+    return same && !plan->fresh ? m : -1;
 }
 
-err *plan_from_options(int n, int64_t m, const char *layers, depth_plan **out) {
-    if (m >= 0 && layers) return err_new(ERR_USAGE, "--m and --layers are both given, expected one of them");
-    if (layers) return err_wrap(depth_from_ranges(n, layers, out), "--layers");
-    return m < 0 ? NULL : depth_from_m(n, m > INT_MAX ? INT_MAX : (int)m, out);
+err *depth_options_check(const depth_ask *a) {
+    const char *conflict = depth_conflict(a);
+    return conflict ? err_new(ERR_USAGE, "%s (--m, --layers, --insert-every, --insert-after, --insert-init)",
+                              conflict)
+                    : NULL;
 }

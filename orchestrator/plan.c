@@ -44,9 +44,9 @@ static void print_model(FILE *out, const blueprint *b) {
     fprintf(out, "model     %s, hidden %lld, %lld/%lld heads of %lld, ffn %lld, vocabulary %lld%s\n",
             s->family, (long long)s->hidden, (long long)s->heads, (long long)s->kv_heads,
             (long long)s->head_dim, (long long)s->ffn, (long long)s->vocab, s->tied ? " (tied head)" : "");
-    fprintf(out, "depth     %d -> %d layers (%s), %d seam%s; parameters %lld -> %lld\n", b->plan->base_layers,
-            b->plan->layers, plan, b->plan->seams, plural(b->plan->seams),
-            (long long)spec_parameters(b->base), (long long)spec_parameters(s));
+    fprintf(out, "depth     %d -> %d layers (%s), %d seam%s, %d new; parameters %lld -> %lld\n",
+            b->plan->base_layers, b->plan->layers, plan, b->plan->seams, plural(b->plan->seams),
+            b->plan->fresh, (long long)spec_parameters(b->base), (long long)spec_parameters(s));
     free(plan);
 }
 
@@ -56,19 +56,20 @@ static bool is_seam(const depth_plan *p, int layer) {
     return false;
 }
 
-// One line for every run of consecutive donors within a stage.
+// One line for every run of consecutive donors within a stage; new layers in lines of their own.
 static void print_layers(FILE *out, const blueprint *b) {
+    static const char *const how[] = {"", ", new: a copy", ", new: zero output"};
     const depth_plan *p = b->plan;
     for (int stage = 0; stage < b->stages->stages; stage++) {
         int end = b->stages->first[stage + 1];
         for (int i = b->stages->first[stage], last; i < end; i = last) {
-            for (last = i + 1; last < end && !is_seam(p, last);) last++;
+            last = depth_run_end(p, i) < end ? depth_run_end(p, i) : end;
             bool inside = is_seam(p, i) && i != b->stages->first[stage];
             if (is_seam(p, i))
                 fprintf(out, "          -- seam: donor %d, then %d%s --\n", p->donor[i - 1], p->donor[i],
                         inside ? ", inside a stage" : "");
-            fprintf(out, "layers    stage %d: %3d-%-3d from base %d-%d\n", stage, i, last - 1, p->donor[i],
-                    p->donor[last - 1]);
+            fprintf(out, "layers    stage %d: %3d-%-3d from base %d-%d%s\n", stage, i, last - 1, p->donor[i],
+                    p->donor[last - 1], how[p->init[i]]);
         }
     }
 }

@@ -35,9 +35,17 @@ const key schema[] = {
     {"model.dus.m", KEY_INT, AT(model.dus_m), 0, "null", "[0, 100000]", "layers",
      "Depth up-scaling: layers cut from the end of copy A and from the start of copy B of the n base layers, "
      "giving 2(n-m). Without model.dus the base is trained as it is."},
-    {"model.dus.layers", KEY_LAYERS, AT(model.dus_layers), 0, "null", NULL, "layers",
+    {"model.dus.layers", KEY_LAYERS, AT(model.dus_layers), 0, "null", "zc", "layers",
      "Depth up-scaling, general form: the base layer that each scaled layer is copied from, as inclusive "
-     "ranges such as [0-23, 8-31]. Instead of m."},
+     "ranges such as [0-23, 8-31]. Instead of m. With z behind it a part is new, and its outputs (o_proj, down_proj) "
+     "begin as zeros, such as [0-3, 3z, 4-7, 7z]; with c it is new, and a plain copy."},
+    {"model.dus.insert.every", KEY_INT, AT(model.insert_every), 0, "null", "[1, 100000]", "layers",
+     "Inserts a new layer behind every k-th layer (of the base, or of what m or layers make): a copy of that layer."},
+    {"model.dus.insert.after", KEY_LAYERS, AT(model.insert_after), 0, "null", "", "layers",
+     "Instead of every: inserts a new layer behind each of these, such as [7, 15, 23, 31]; one named twice gets two."},
+    {"model.dus.insert.init", KEY_CHOICE_TEXT, AT(model.insert_init), 0, "null", "zero_out|copy", NULL,
+     "How new layers begin. zero_out (also when left out): o_proj and down_proj and their biases are zero, so that the "
+     "deepened model computes what it computed before, as in LLaMA Pro; copy: as they were copied."},
 
     {"data.seq_len", KEY_INT, AT(data.seq_len), 0, NULL, "[1, 16777216]", "tokens",
      "Length of a training sequence."},
@@ -118,13 +126,17 @@ const key schema[] = {
 
     {"lr_scale.embedding", KEY_REAL, AT(lr_scale.embedding), 0, "1.0", "[0, 1000]", NULL,
      "Multiplies the learning rate of the embedding (and of a tied head). 0 freezes: no update, no decay, no share in "
-     "the gradient norm. The same for the next four."},
+     "the gradient norm. The same for the next six."},
     {"lr_scale.head", KEY_REAL, AT(lr_scale.head), 0, "1.0", "[0, 1000]", NULL, "Of the head and the final norm."},
     {"lr_scale.half_a", KEY_REAL, AT(lr_scale.half_a), 0, "1.0", "[0, 1000]", NULL,
      "Of the layers in front of the first seam; of all layers when there is no seam."},
     {"lr_scale.half_b", KEY_REAL, AT(lr_scale.half_b), 0, "1.0", "[0, 1000]", NULL, "Of the layers behind the first seam."},
     {"lr_scale.seam", KEY_REAL, AT(lr_scale.seam), 0, "1.0", "[0, 1000]", NULL,
      "Of the seam_width layers on either side of every seam, whichever half they are in."},
+    {"lr_scale.new", KEY_REAL, AT(lr_scale.fresh), 0, "1.0", "[0, 1000]", NULL,
+     "Of the layers that are new (model.dus.insert, or marked in model.dus.layers), wherever they are."},
+    {"lr_scale.old", KEY_REAL, AT(lr_scale.old), 0, "1.0", "[0, 1000]", NULL,
+     "Multiplies the rate of everything but new layers once more. 0: only new layers are trained, as in LLaMA Pro."},
     {"lr_scale.seam_width", KEY_INT, AT(lr_scale.seam_width), 0, "0", "[0, 100000]", "layers",
      "How many layers on either side of a seam lr_scale.seam is for."},
     {"lr_scale.until", KEY_INT, AT(lr_scale.until), 0, "0", "[0, 1000000000]", "steps",
@@ -253,7 +265,9 @@ void key_expected(char out[EXPECTED_BYTES], const key *k) {
     case KEY_REAL:
     case KEY_PAIR:
     case KEY_INTS: expected_number(out, k); break;
-    case KEY_LAYERS: snprintf(out, EXPECTED_BYTES, "ranges of layers such as [0-23, 8-31]"); break;
+    case KEY_LAYERS:
+        snprintf(out, EXPECTED_BYTES, "ranges of layers such as %s", *k->legal ? "[0-23, 8-31]" : "[7, 15]");
+        break;
     case KEY_SOURCES: snprintf(out, EXPECTED_BYTES, "a list such as [{files: web/*.h5}]"); break;
     default: snprintf(out, EXPECTED_BYTES, "%s", key_type_name(k->type));
     }

@@ -20,7 +20,7 @@ typedef enum key_type {
     KEY_ONLY,        // one word and no member: what is here to be written out
     KEY_PAIR,        // double[2]
     KEY_INTS,        // int64_t *, and int at `count`
-    KEY_LAYERS,      // char *: "0-23,8-31"
+    KEY_LAYERS,      // char *: "0-23,8-31"; `legal`: letters that may stand behind a part
     KEY_SOURCES,     // source_config *, and int at `count`; keys of an item: "PATH[].key"
 } key_type;
 

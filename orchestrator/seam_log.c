@@ -22,20 +22,20 @@ static json_t *as_json(const training *t, const layer_report *r) {
     json_t *layers = json_array(), *seams = json_array();
     for (int i = 0; i < p->seams; i++) json_array_append_new(seams, json_integer(p->seam[i]));
     for (int l = 0; l < p->layers; l++)
-        json_array_append_new(layers, json_pack("{s:i, s:i, s:o, s:o, s:o, s:o}", "layer", l, "donor",
-                                                p->donor[l], "grad_norm", number(r[l].grad_norm), "distance",
-                                                number(r[l].distance), "rms", number(r[l].rms), "cosine",
-                                                number(r[l].cosine)));
+        json_array_append_new(layers, json_pack("{s:i, s:i, s:b, s:o, s:o, s:o, s:o}", "layer", l, "donor",
+                                                p->donor[l], "new", p->init[l] != LAYER_KEPT, "grad_norm",
+                                                number(r[l].grad_norm), "distance", number(r[l].distance),
+                                                "rms", number(r[l].rms), "cosine", number(r[l].cosine)));
     return json_pack("{s:I, s:o, s:o}", "step", (json_int_t)t->state.step, "seams", seams, "layers", layers);
 }
 
 static void print_table(FILE *f, const training *t, const layer_report *r) {
     const depth_plan *p = t->b.plan;
-    fprintf(f, "step %lld\nlayer donor  gradient  distance       rms    cosine\n", (long long)t->state.step);
+    fprintf(f, "step %lld\nlayer donor   gradient  distance       rms    cosine\n", (long long)t->state.step);
     for (int l = 0; l < p->layers; l++) {
         if (is_seam(p, l)) fprintf(f, "----- seam ------------------------------------\n");
-        fprintf(f, "%5d %5d %9.3g %9.3g %9.4g %9.5f\n", l, p->donor[l], r[l].grad_norm, r[l].distance,
-                r[l].rms, r[l].cosine);
+        fprintf(f, "%5d %5d%1s %9.3g %9.3g %9.4g %9.5f\n", l, p->donor[l], layer_init_mark(p->init[l]),
+                r[l].grad_norm, r[l].distance, r[l].rms, r[l].cosine);
     }
 }
 

@@ -16,11 +16,11 @@
 static err *open_mesh(training *t) {
     err *e = NULL;
     const config *c = t->cfg;
+    const depth_ask ask = config_depth(c);
     int *counts = plan_counts(c);
     int threads = c->train.threads ? (int)c->train.threads : world_threads(t->w);
     TRY(mesh_make(t->w->size, t->w->rank, (int)c->mesh.pipeline, (int)c->mesh.tensor, &t->m));
-    TRY(blueprint_make(c->model.base, c->model.has_dus ? c->model.dus_m : -1, c->model.dus_layers, t->m.pp,
-                       counts, &t->b));
+    TRY(blueprint_make(c->model.base, &ask, t->m.pp, counts, &t->b));
     TRY(table_check_tp(t->b.spec, t->m.tp));
     TRY(device_open(c->train.device, t->w, threads, &t->dev));
     if (t->w->rank == 0)

@@ -115,8 +115,10 @@ static err *publish(job *j) {
 
 static err *make_plan(job *j) {
     err *e = NULL;
-    TRY(plan_from_options((int)j->base.spec->layers, j->o->m, j->o->layers, &j->plan));
-    if (!j->plan) FAIL(ERR_USAGE, "found neither --m nor --layers, expected one of them");
+    TRY(depth_options_check(&j->o->depth));
+    if (!depth_asked(&j->o->depth))
+        FAIL(ERR_USAGE, "found neither --m nor --layers nor --insert-every, expected one of them");
+    TRY(depth_make((int)j->base.spec->layers, &j->o->depth, &j->plan));
     TRY(spec_deepen(j->base.spec, j->plan, &j->spec));
     TRY(table_make(j->spec, j->plan, NULL, &j->table));
     j->plan_text = depth_text(j->plan);
@@ -162,10 +164,15 @@ static void report_progress(job *j) {
                   (double)j->done / 1e6 / (passed > 0 ? passed : 1), left);
 }
 
-static err *copy_tensor(job *j, const st_tensor *t, st_writer *w) {
+// The donor's bytes, or as many zeros.
+static err *copy_tensor(job *j, int row, st_writer *w) {
+    static const char zeros[1 << 16];
+    const st_tensor *t = donor_of(j, row);
+    bool zero = j->table->row[row].zero;
+    uint64_t step = zero ? sizeof zeros : STEP;
     for (uint64_t at = 0, n; at < t->bytes; at += n) {
-        n = t->bytes - at < STEP ? t->bytes - at : STEP;
-        err *e = st_write_from(w, j->base.files, t, at, n);
+        n = t->bytes - at < step ? t->bytes - at : step;
+        err *e = zero ? st_write(w, zeros, n) : st_write_from(w, j->base.files, t, at, n);
         if (e) return e;
         j->done += n;
         report_progress(j);
@@ -200,7 +207,7 @@ static err *open_file(const job *j, int file, const char *name, st_writer **out)
 static err *write_tensors(job *j, int file, const char *name) {
     st_writer *w = NULL;
     err *e = open_file(j, file, name, &w);
-    for (int i = j->first[file]; !e && i < j->first[file + 1]; i++) e = copy_tensor(j, donor_of(j, i), w);
+    for (int i = j->first[file]; !e && i < j->first[file + 1]; i++) e = copy_tensor(j, i, w);
     if (!e) return st_writer_close(w);
     st_writer_abort(w);
     return e;

@@ -13,8 +13,7 @@
 
 typedef struct upscale_options {
     const char *base, *out;
-    int64_t m;          // -1: not given
-    const char *layers; // NULL: not given
+    depth_ask depth;
     uint64_t max_shard; // bytes of tensors in one file; a larger tensor has a file of its own
     bool progress;
 } upscale_options;

@@ -29,8 +29,8 @@ static err *choose_plan(job *j) {
     verify_report *r = j->report;
     const char *stated = st_metadata(j->out.files, DEPTH_PLAN_KEY);
     r->source = PLAN_GIVEN;
-    TRY(plan_from_options(n, j->o->m, j->o->layers, &r->plan));
-    if (r->plan) goto done;
+    TRY(depth_options_check(&j->o->depth));
+    if (depth_asked(&j->o->depth)) return depth_make(n, &j->o->depth, &r->plan);
     r->source = stated ? PLAN_STATED : PLAN_FOUND;
     if (stated)
         TRY(err_wrap(depth_from_ranges(n, stated, &r->plan), "%s: " DEPTH_PLAN_KEY, j->o->out));
@@ -95,7 +95,7 @@ static difference *next_difference(job *j, const tensor_row *r) {
     if (i >= MOST_DIFFERENCES) return NULL;
     difference *d = &j->report->first[i];
     memcpy(d->tensor, r->name, sizeof d->tensor);
-    memcpy(d->donor, r->donor, sizeof d->donor);
+    snprintf(d->donor, sizeof d->donor, "%s", r->zero ? "zeros" : r->donor);
     return d;
 }
 
@@ -117,12 +117,14 @@ static uint64_t first_different(const char *a, const char *b, uint64_t n) {
     return i;
 }
 
+// The tensor is its donor's bytes, or zeros.
 static err *compare_bytes(job *j, const tensor_row *r, const st_tensor *mine, const st_tensor *donor) {
     bool different = false;
+    if (r->zero) memset(j->b, 0, BUFFER);
     for (uint64_t at = 0, n; at < mine->bytes; at += n) {
         n = mine->bytes - at < BUFFER ? mine->bytes - at : BUFFER;
         err *e = st_read(j->out.files, mine, at, j->a, n);
-        if (!e) e = st_read(j->base.files, donor, at, j->b, n);
+        if (!e && !r->zero) e = st_read(j->base.files, donor, at, j->b, n);
         if (e) return e;
         j->report->bytes += n;
         report_progress(j);

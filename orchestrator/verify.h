@@ -11,8 +11,7 @@ typedef enum plan_source { PLAN_GIVEN, PLAN_STATED, PLAN_FOUND } plan_source;
 
 typedef struct verify_options {
     const char *base, *out;
-    int64_t m;          // -1: not given
-    const char *layers; // NULL: not given
+    depth_ask depth;
     bool progress;
 } verify_options;
 

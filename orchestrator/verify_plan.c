@@ -10,10 +10,16 @@ enum { BUFFER = 4 << 20 };
 typedef struct layer_hashes {
     int layers, per_layer;
     XXH128_hash_t *at; // [layers][per_layer], in the order of the table
+    bool *zero;        // [layers]: all its outputs are zeros
 } layer_hashes;
 
+static bool all_zero(const char *bytes, uint64_t n) {
+    return n == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, (size_t)n - 1) == 0);
+}
+
 static err *hash_tensor(const st_set *files, const st_tensor *t, void *buffer, XXH3_state_t *state,
-                        XXH128_hash_t *out) {
+                        XXH128_hash_t *out, bool *zero) {
+    *zero = true;
     XXH3_128bits_reset(state);
     XXH3_128bits_update(state, &t->dt, sizeof t->dt); // equal bytes of another type are not equal
     for (uint64_t at = 0, n; at < t->bytes; at += n) {
@@ -21,6 +27,7 @@ static err *hash_tensor(const st_set *files, const st_tensor *t, void *buffer, X
         err *e = st_read(files, t, at, buffer, n);
         if (e) return e;
         XXH3_128bits_update(state, buffer, (size_t)n);
+        *zero = *zero && all_zero(buffer, n);
     }
     *out = XXH3_128bits_digest(state);
     return NULL;
@@ -34,11 +41,15 @@ static err *hash_layers(const model_dir *m, layer_hashes *out) {
     for (int i = 0; i < m->table->count; i++) rows += m->table->row[i].layer >= 0;
     *out = (layer_hashes){.layers = (int)m->spec->layers, .at = calloc((size_t)rows + 1, sizeof *out->at)};
     out->per_layer = rows / out->layers;
-    if (!buffer || !state || !out->at) FAIL(ERR_SYSTEM, "no memory to hash %d tensors", rows);
+    out->zero = calloc((size_t)out->layers, sizeof *out->zero);
+    if (!buffer || !state || !out->at || !out->zero) FAIL(ERR_SYSTEM, "no memory to hash %d tensors", rows);
+    for (int i = 0; i < out->layers; i++) out->zero[i] = true;
     for (int i = 0, k = 0; i < m->table->count; i++) {
         const tensor_row *r = &m->table->row[i];
-        if (r->layer >= 0)
-            TRY(hash_tensor(m->files, st_find(m->files, r->name), buffer, state, &out->at[k++]));
+        bool zero = false;
+        if (r->layer < 0) continue;
+        TRY(hash_tensor(m->files, st_find(m->files, r->name), buffer, state, &out->at[k++], &zero));
+        if (role_is_output(r->role)) out->zero[r->layer] &= zero;
     }
 done:
     XXH3_freeState(state);
@@ -68,13 +79,23 @@ static int best_donor(const layer_hashes *out, int layer, const layer_hashes *ba
     return best;
 }
 
-static err *plan_of_donors(int n, const int *donor, int layers, depth_plan **plan) {
-    size_t room = (size_t)layers * 12 + 1, used = 0;
+static void hashes_free(layer_hashes *h) {
+    free(h->at);
+    free(h->zero);
+}
+
+// Layers whose outputs are zeros, as their donors' are not, are new ones.
+static err *plan_of_donors(const int *donor, const layer_hashes *out, const layer_hashes *base,
+                           depth_plan **plan) {
+    size_t room = (size_t)out->layers * 13 + 1, used = 0;
     char *text = malloc(room);
-    if (!text) return err_new(ERR_SYSTEM, "no memory for a plan of %d layers", layers);
-    for (int i = 0; i < layers; i++)
-        used += (size_t)snprintf(text + used, room - used, "%s%d", i ? "," : "", donor[i]);
-    err *e = depth_from_ranges(n, text, plan);
+    if (!text) return err_new(ERR_SYSTEM, "no memory for a plan of %d layers", out->layers);
+    for (int i = 0; i < out->layers; i++) {
+        bool fresh = out->zero[i] && !base->zero[donor[i]];
+        used += (size_t)snprintf(text + used, room - used, "%s%d%s", i ? "," : "", donor[i],
+                                 layer_init_mark(fresh ? LAYER_ZERO : LAYER_KEPT));
+    }
+    err *e = depth_from_ranges(base->layers, text, plan);
     free(text);
     return e;
 }
@@ -90,10 +111,10 @@ err *find_plan(const model_dir *base, const model_dir *out, depth_plan **plan) {
         FAIL(ERR_MISMATCH, "a layer of the scaled model has %d tensors, one of the base model %d",
              a.per_layer, b.per_layer);
     for (int i = 0; i < a.layers; i++) donor[i] = best_donor(&a, i, &b, i ? donor[i - 1] + 1 : 0);
-    TRY(plan_of_donors(b.layers, donor, a.layers, plan));
+    TRY(plan_of_donors(donor, &a, &b, plan));
 done:
-    free(a.at);
-    free(b.at);
+    hashes_free(&a);
+    hashes_free(&b);
     free(donor);
     return e;
 }

@@ -61,8 +61,10 @@ static bool present(const model_spec *s, condition when) {
            (when == MLP_BIAS && s->mlp_bias);
 }
 
+bool role_is_output(role r) { return r == R_O || r == R_OB || r == R_DOWN || r == R_DOWNB; }
+
 // Matrices decay, norms and biases do not.
-static void add_layer(table *t, const model_spec *s, int layer, int donor, int stage) {
+static void add_layer(table *t, const model_spec *s, const depth_plan *plan, int layer, int stage) {
     for (int i = 0; i < LAYER_KINDS; i++) {
         const kind *k = &layer_kinds[i];
         if (!present(s, k->when)) continue;
@@ -71,11 +73,12 @@ static void add_layer(table *t, const model_spec *s, int layer, int donor, int s
         *r = (tensor_row){.role = k->role, .layer = layer, .stage = stage, .axis = k->axis};
         r->ndim = matrix ? 2 : 1;
         r->decay = matrix;
+        r->zero = plan->init[layer] == LAYER_ZERO && role_is_output(k->role);
         r->shape[0] = size_of(s, k->rows);
         r->shape[1] = size_of(s, k->cols);
         r->units = units_of(s, k->unit);
         snprintf(r->name, sizeof r->name, "model.layers.%d.%s", layer, k->name);
-        snprintf(r->donor, sizeof r->donor, "model.layers.%d.%s", donor, k->name);
+        snprintf(r->donor, sizeof r->donor, "model.layers.%d.%s", plan->donor[layer], k->name);
     }
 }
 
@@ -104,8 +107,7 @@ err *table_make(const model_spec *s, const depth_plan *plan, const layout *stage
     t->base_layers = plan->base_layers;
     t->tied = s->tied;
     add_other(t, R_EMBED, "model.embed_tokens.weight", 0, s->vocab, s->hidden);
-    for (int i = 0; i < plan->layers; i++)
-        add_layer(t, s, i, plan->donor[i], stages ? layout_stage(stages, i) : 0);
+    for (int i = 0; i < plan->layers; i++) add_layer(t, s, plan, i, stages ? layout_stage(stages, i) : 0);
     add_other(t, R_FNORM, "model.norm.weight", last, s->hidden, 1);
     if (!s->tied) add_other(t, R_HEAD, "lm_head.weight", last, s->vocab, s->hidden);
     *out = t;

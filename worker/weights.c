@@ -72,6 +72,15 @@ done:
     return e;
 }
 
+static err *put_zeros(part *p, weight *w, staging *s) {
+    err *e = NULL;
+    memset(s->f, 0, (size_t)(w->n < CHUNK ? w->n : CHUNK) * sizeof *s->f);
+    for (int64_t at = 0; at < w->n; at += CHUNK)
+        TRY(put(p, w, at, s->f, w->n - at < CHUNK ? w->n - at : CHUNK, s));
+done:
+    return e;
+}
+
 err *weights_load(part *p, const st_set *files, bool donor_names) {
     err *e = NULL;
     staging s = {0};
@@ -79,6 +88,10 @@ err *weights_load(part *p, const st_set *files, bool donor_names) {
     TRY(staging_open(&s));
     for (int i = 0; i < p->weights; i++) {
         weight *w = &p->weight[i];
+        if (donor_names && w->row->zero) {
+            TRY(put_zeros(p, w, &s));
+            continue;
+        }
         TRY(must_find(files, donor_names ? w->row->donor : w->row->name, &t));
         TRY(read_slice(p, w, files, t, NULL, &s));
     }
@@ -144,7 +157,10 @@ err *weights_distance(part *p, const weight *w, const st_set *donors, double *mo
     TRY(must_find(donors, w->row->donor, &t));
     for (int64_t r = 0; r < w->s.rows; r += step) {
         int64_t rows = w->s.rows - r < step ? w->s.rows - r : step, n = rows * w->s.cols;
-        TRY(st_read_slice(donors, t, w->s.row0 + r, rows, w->s.col0, w->s.cols, DT_F32, then));
+        if (w->row->zero)
+            memset(then, 0, (size_t)n * sizeof *then);
+        else
+            TRY(st_read_slice(donors, t, w->s.row0 + r, rows, w->s.col0, w->s.cols, DT_F32, then));
         TRY(fetch(p, w, r * w->s.cols, n, now));
         for (int64_t i = 0; i < n; i++) {
             double d = (double)now[i] - then[i];
@@ -177,6 +193,7 @@ static float normal(uint64_t key, uint64_t index) {
 
 static float initial(const part *p, const weight *w, uint64_t key, int64_t element) {
     const tensor_row *r = w->row;
+    if (r->zero) return 0;
     if (r->ndim == 2) return (float)p->spec->init_range * normal(key, (uint64_t)element);
     return r->role == R_NORM1 || r->role == R_NORM2 || r->role == R_FNORM ? 1 : 0;
 }

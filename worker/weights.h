@@ -6,16 +6,17 @@
 #include "safetensors.h"
 
 // Every weight of the part (and the fp32 master) from a model directory's files: this rank reads its own
-// slices only. donor_names: the files are the base model's, so that deepening happens here. Not collective.
+// slices only. donor_names: the files are the base model's, so that deepening happens here: names are the
+// donors', and rows that begin as zeros are zeros. Not collective.
 err *weights_load(part *p, const st_set *files, bool donor_names);
 // Optimizer state from files holding NAME.exp_avg, NAME.exp_avg_sq and, for bf16 weights, NAME.master.
 err *weights_load_optimizer(part *p, const st_set *files);
-// init: random. Matrices N(0, init_range), norms 1, biases 0. An element depends on (seed, tensor name, its
-// place in the whole tensor) only, never on the mesh.
+// init: random. Matrices N(0, init_range), norms 1, biases 0, and zeros where the row says so. An element
+// depends on (seed, tensor name, its place in the whole tensor) only, never on the mesh.
 err *weights_random(part *p, uint64_t seed);
 
-// Squares of the distance of a weight's slice from its donor's in the base model's files, and of the donor's
-// own norm, summed in fp64. Not collective.
+// Squares of the distance of a weight's slice from its donor's in the base model's files (from zeros where
+// the row begins so), and of the donor's own norm, summed in fp64. Not collective.
 err *weights_distance(part *p, const weight *w, const st_set *donors, double *moved, double *donor);
 
 // The optimizer tensors that belong to a weight, in the order they are saved.

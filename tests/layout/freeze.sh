@@ -8,14 +8,6 @@ model m 4 2 true
 config "$T/random.yaml" "$T/m"
 base m "$T/random.yaml"
 config "$T/c.yaml" "$T/base-m/latest"
-# moved RUN: tensors whose bytes differ between the checkpoints of step 10 and step 20
-moved() {
-    for s in 10 20; do
-        awk -F'"' '/"name"/ {n = $4} /"xxh3"/ && n {print n, $4; n = ""}' "$1/checkpoints/step-000000$s/solar/manifest.json" |
-            grep -v '\.exp_avg' | sort >"$T/sums-$s"
-    done
-    diff "$T/sums-10" "$T/sums-20" | sed -n 's/^> \([^ ]*\) .*/\1/p' | sort
-}
 all=$(for l in 0 1 2 3 4 5; do echo "model.layers.$l."; done)
 
 check() { # LABEL EXPECTED-PATTERN UNEXPECTED-PATTERN [--set ...]: tensors that must move, and that must not

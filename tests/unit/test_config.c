@@ -76,7 +76,24 @@ static const bad_case bad_yaml[] = {
      "c.yaml:3:42: found unknown key \"samples\" in data.train[]", "expected one of files, name, weight"},
     {GOOD "? ''\n: 1\n", "c.yaml:5:3: found unknown key \"\"", ""},
     {RUN "model: {base: b, dus: {n: 8}}\n" DATA TRAIN, "c.yaml:2:24: found unknown key \"n\" in model.dus",
-     "expected one of m, layers"},
+     "expected one of m, layers, insert"},
+    {RUN "model: {base: b, dus: {insert: {}}}\n" DATA TRAIN,
+     "c.yaml:2:32: model.dus.insert: found neither every nor after", ""},
+    {RUN "model: {base: b, dus: {m: 1, insert: {init: copy}}}\n" DATA TRAIN,
+     "c.yaml:2:38: model.dus.insert: found neither every nor after", ""},
+    {RUN "model: {base: b, dus: {insert: {every: 2, after: [1]}}}\n" DATA TRAIN,
+     "c.yaml:2:50: model.dus.insert: found both every and after", ""},
+    {RUN "model: {base: b, dus: {insert: {every: 0}}}\n" DATA TRAIN,
+     "c.yaml:2:40: model.dus.insert.every: found integer 0", ""},
+    {RUN "model: {base: b, dus: {insert: {after: [1z]}}}\n" DATA TRAIN,
+     "c.yaml:2:41: model.dus.insert.after: found text \"1z\"", "such as [7, 15]"},
+    {RUN "model: {base: b, dus: {insert: {every: 1, init: zeros}}}\n" DATA TRAIN,
+     "c.yaml:2:49: model.dus.insert.init: found text \"zeros\"", "one of zero_out, copy"},
+    {RUN "model: {base: b, dus: {layers: [0zz]}}\n" DATA TRAIN, "c.yaml:2:33: model.dus.layers:", ""},
+    {GOOD "lr_scale: {old: 0}\n", "c.yaml:5:17: lr_scale.old: found 0 without new layers",
+     "model.dus.insert makes some"},
+    {RUN "model: {base: b, dus: {m: 1}}\n" DATA TRAIN "lr_scale: {new: 2}\n",
+     "c.yaml:5:17: lr_scale.new: found 2 without new layers", ""},
     // shapes
     {"run: r\n" MODEL DATA TRAIN, "c.yaml:1:6: run: found text \"r\", expected a map of keys", ""},
     {"run:\n" MODEL DATA TRAIN, "c.yaml:1:5: run: found no value, expected a map of keys", ""},
@@ -179,7 +196,7 @@ static const bad_case bad_yaml[] = {
     {RUN MODEL DATA "train: {global_batch: 4}\n", "c.yaml:4:8: train.steps: found no such key", ""},
     // depth
     {RUN "model: {base: b, dus: {}}\n" DATA TRAIN, "c.yaml:2:23: model.dus: found an empty map",
-     "m or layers"},
+     "m, layers or insert"},
     {RUN "model: {base: b, dus: {m: 1, layers: [0-3]}}\n" DATA TRAIN,
      "c.yaml:2:38: model.dus: found both m and layers", ""},
     {RUN "model: {base: b, dus: 8}\n" DATA TRAIN, "c.yaml:2:23: model.dus: found integer 8, expected a map",
@@ -543,6 +560,36 @@ static void layers_are_read_in_both_forms(void **state) {
     config_free(c);
 }
 
+static void new_layers_are_asked_for(void **state) {
+    (void)state;
+    static const struct {
+        const char *dus;
+        depth_ask ask;
+    } cases[] = {
+        {"{insert: {every: 4}}", {-1, NULL, 4, NULL, NULL}},
+        {"{m: 8, insert: {after: [3, 7-8], init: copy}}", {8, NULL, -1, "3,7-8", "copy"}},
+        {"{layers: [0-3 , 3z, '4-7,7z', 2-5c]}", {-1, "0-3,3z,4-7,7z,2-5c", -1, NULL, NULL}},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        char text[512];
+        snprintf(text, sizeof text,
+                 RUN "model: {base: b, dus: %s}\n" DATA TRAIN "lr_scale: {old: 0, new: 2}\n", cases[i].dus);
+        config *c = parse(text);
+        char *dump = config_dump(c);
+        depth_ask a = config_depth(c);
+        const depth_ask *want = &cases[i].ask;
+        assert_true(c->model.has_dus && a.m == want->m && a.every == want->every);
+        assert_true(c->lr_scale.old == 0 && c->lr_scale.fresh == 2);
+        assert_string_equal(a.layers ? a.layers : "-", want->layers ? want->layers : "-");
+        assert_string_equal(a.after ? a.after : "-", want->after ? want->after : "-");
+        assert_string_equal(a.init ? a.init : "-", want->init ? want->init : "-");
+        config *again = parse(dump);
+        char *twice = config_dump(again);
+        assert_string_equal(dump, twice);
+        free(dump), free(twice), config_free(c), config_free(again);
+    }
+}
+
 static void sources_are_named_by_their_files(void **state) {
     (void)state;
     static const char *const name[][2] = {
@@ -738,6 +785,7 @@ int main(void) {
         cmocka_unit_test(the_base_is_measured_where_it_can_be),
         cmocka_unit_test(layers_are_read_in_both_forms),
         cmocka_unit_test(sources_are_named_by_their_files),
+        cmocka_unit_test(new_layers_are_asked_for),
         cmocka_unit_test(dumps_read_back),
         cmocka_unit_test(dumps_are_complete),
         cmocka_unit_test_setup_teardown(paths_become_absolute, enter, leave),

@@ -321,6 +321,39 @@ static void bf16_rounds_no_worse(void **state) {
     close_bench(&b);
 }
 
+// ---- new layers that begin as zeros pass through what comes in, bit for bit
+
+static double *logits_of(const fixture *f, dtype dt) {
+    bench b;
+    open_bench(&b, f, dt, PART_INFER);
+    double *out = our_logits(&b);
+    close_bench(&b);
+    return out;
+}
+
+static void new_layers_change_nothing(void **state) {
+    static const fixture pairs[][2] = {
+        {{"llama-bias", "expected.safetensors", NULL},
+         {"llama-bias", "expected.safetensors", "0z,0,0z,1,1z"}},
+        {{"llama-tied", "expected.safetensors", NULL}, {"llama-tied", "expected.safetensors", "0,0z,1,1z"}},
+        {{"qwen2-window", "expected.safetensors", NULL},
+         {"qwen2-window", "expected.safetensors", "0-1,0-1z,2"}},
+    };
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        const fixture *f = pairs[i / 2];
+        dtype dt = i % 2 ? DT_BF16 : DT_F32;
+        bench b;
+        open_bench(&b, &f[0], dt, PART_INFER);
+        int64_t n = BATCH * ROWS * b.spec->vocab;
+        close_bench(&b);
+        double *before = logits_of(&f[0], dt), *after = logits_of(&f[1], dt);
+        assert_memory_equal(before, after, (size_t)n * sizeof *after);
+        free(before);
+        free(after);
+    }
+}
+
 // ---- the comparison itself can fail
 
 static void nan_is_a_difference(void **state) {
@@ -355,6 +388,7 @@ int main(int argc, char **argv) {
         MATCHES("qwen2, tied, windows on some layers", FIXTURE("qwen2-window")),
         MATCHES("qwen2, tied, windows on some layers, deepened", DEEP("qwen2-window", "0-1,1-2")),
         MATCHES("llama, bf16 file computed in fp32", FIXTURE("llama-bf16")),
+        cmocka_unit_test(new_layers_change_nothing),
         {"transformers: llama in bf16", bf16_rounds_no_worse, NULL, NULL, (void *)FIXTURE("llama-bf16")},
     };
     MPI_Init(&argc, &argv);

@@ -63,6 +63,23 @@ static void check_row(const table *t, const char *name, const char *donor, role 
     assert_int_equal(tensor_elements(r), rows * cols);
 }
 
+static void test_new_layers(void **state) {
+    (void)state;
+    table *t = make(LLAMA ",\"attention_bias\":true,\"mlp_bias\":true", "0-1,1z,1c,2", 0);
+    int zeros = 0;
+    for (int i = 0; i < t->count; i++) {
+        const tensor_row *r = &t->row[i];
+        zeros += r->zero;
+        assert_int_equal(r->zero, r->layer == 2 && role_is_output(r->role));
+    }
+    assert_int_equal(zeros, 4);
+    assert_true(table_find(t, "model.layers.2.self_attn.o_proj.bias")->zero);
+    assert_true(table_find(t, "model.layers.2.mlp.down_proj.weight")->zero);
+    assert_string_equal(table_find(t, "model.layers.2.mlp.down_proj.weight")->donor,
+                        "model.layers.1.mlp.down_proj.weight");
+    table_free(t);
+}
+
 static void test_rows(void **state) {
     (void)state;
     table *t = make(LLAMA, "0-1,1-2", 2);
@@ -295,6 +312,7 @@ static void test_extras(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_new_layers),
         cmocka_unit_test(test_biases_and_tied_heads),
         cmocka_unit_test(test_parameters_agree_with_the_spec),
         cmocka_unit_test(test_slices_cover),

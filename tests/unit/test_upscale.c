@@ -80,7 +80,7 @@ static void write_weights(const char *dir, const table *t, dtype dt) {
     ok(st_writer_open(path, d, t->count, NULL, 0, &w));
     for (int i = 0; i < t->count; i++)
         for (uint64_t k = 0; k < (uint64_t)tensor_elements(&t->row[i]) * dtype_size(dt); k++) {
-            unsigned char b = byte_of(t->row[i].donor, k);
+            unsigned char b = t->row[i].zero ? 0 : byte_of(t->row[i].donor, k);
             ok(st_write(w, &b, 1));
         }
     ok(st_writer_close(w));
@@ -107,7 +107,7 @@ static char *write_model(const char *root, const char *name, const char *body, d
 
 static err *run_upscale(const char *base, const char *out, int64_t m, const char *layers, uint64_t shard) {
     upscale_report r = {0};
-    err *e = upscale(&(upscale_options){base, out, m, layers, shard, false}, &r);
+    err *e = upscale(&(upscale_options){base, out, {.m = m, .layers = layers}, shard, false}, &r);
     depth_free(r.plan);
     return e;
 }
@@ -115,7 +115,7 @@ static err *run_upscale(const char *base, const char *out, int64_t m, const char
 static err *run_verify(const char *base, const char *out, int64_t m, const char *layers, verify_report *r) {
     verify_report unused;
     if (!r) r = &unused;
-    err *e = verify(&(verify_options){base, out, m, layers, false}, r);
+    err *e = verify(&(verify_options){base, out, {.m = m, .layers = layers}, false}, r);
     depth_free(r->plan);
     r->plan = NULL;
     return e;
@@ -138,7 +138,8 @@ static void check_bytes(const char *out, int n, const char *ranges, dtype dt) {
         unsigned char *bytes = malloc(x->bytes);
         assert_int_equal(x->dt, dt);
         ok(st_read(m.files, x, 0, bytes, x->bytes));
-        for (uint64_t k = 0; k < x->bytes; k++) assert_int_equal(bytes[k], byte_of(t->row[i].donor, k));
+        for (uint64_t k = 0; k < x->bytes; k++)
+            assert_int_equal(bytes[k], t->row[i].zero ? 0 : byte_of(t->row[i].donor, k));
         free(bytes);
     }
     assert_string_equal(st_metadata(m.files, DEPTH_PLAN_KEY), ranges);
@@ -171,7 +172,8 @@ static void test_every_m(void **state) {
 }
 
 static void test_ranges(void **state) {
-    static const char *const plans[] = {"0-1,3", "3,2,1,0", "0-3,0-3,0-3", "2,2,2", "1"};
+    static const char *const plans[] = {"0-1,3", "3,2,1,0",       "0-3,0-3,0-3", "2,2,2",
+                                        "1",     "0-1,1z,2-3,3z", "0-2,2c,3",    "0-1z"};
     char *base = write_model(*state, "base", LLAMA, DT_F32, NULL);
     for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
         char *out = path_join(*state, plans[i]);
@@ -285,6 +287,14 @@ static void test_flips(void **state) {
     flip_every_tensor(base, out, -1); // the plan that OUT states
     flip_every_tensor(base, out, 1);
     flip_every_tensor(base, found, -1); // the plan has to be found
+    free(out);
+    out = path_join(*state, "expanded");
+    upscale_report r = {0};
+    ok(upscale(&(upscale_options){base, out, {.m = -1, .every = 2}, 1000, false}, &r));
+    assert_int_equal(r.plan->fresh, 2);
+    depth_free(r.plan);
+    check_bytes(out, 4, "0-1,1z,2-3,3z", DT_BF16);
+    flip_every_tensor(base, out, -1); // of the zeros too
     free(base), free(out), free(found);
 }
 
@@ -301,12 +311,13 @@ static void test_flips_in_a_real_model(void **state) {
 }
 
 static void test_plans_are_found(void **state) {
-    static const char *const plans[] = {"0-3", "0-2,1-3", "0-3,0-3", "0-1,3", "3,2,1,0", "2,2,2"};
+    static const char *const plans[] = {"0-3",     "0-2,1-3", "0-3,0-3",       "0-1,3",
+                                        "3,2,1,0", "2,2,2",   "0-1,1z,2-3,3z", "0-3z"};
     char *base = write_model(*state, "base", LLAMA, DT_F32, NULL);
     for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
         char *out = write_model(*state, plans[i], LLAMA, DT_F32, plans[i]);
         verify_report r;
-        ok(verify(&(verify_options){base, out, -1, NULL, false}, &r));
+        ok(verify(&(verify_options){base, out, {.m = -1}, false}, &r));
         char *text = depth_text(r.plan);
         assert_string_equal(text, plans[i]);
         assert_int_equal(r.source, PLAN_FOUND);
@@ -326,6 +337,9 @@ static void test_wrong_plans(void **state) {
     assert_string_equal(r.first[0].donor, "model.layers.0.input_layernorm.weight");
     expect(run_verify(base, out, 1, "0-2,1-3", NULL), ERR_USAGE, "both given");
     expect(run_verify(base, out, 9, NULL, NULL), ERR_CONFIG, "m must be");
+    expect(run_verify(base, out, -1, "0-2,1z,2-3", &r), ERR_MISMATCH,
+           "layers.3.self_attn.o_proj.weight differs at byte 0 from its donor zeros");
+    assert_int_equal(r.different, 2);
     ok(run_verify(base, out, -1, "0-2,1-3", NULL));
     free(base), free(out);
 }
@@ -381,8 +395,8 @@ static void test_m_of_plans(void **state) {
     const struct {
         const char *plan;
         int m;
-    } cases[] = {{"0-3", 2},      {"0-3,0-3", 0}, {"0-2,1-3", 1},      {"0,3", 3},         {"0-1,3", -1},
-                 {"0-2,0-2", -1}, {"1,3", -1},    {"0-3,0-3,0-3", -1}, {"0-3,0-3,0-1", -1}};
+    } cases[] = {{"0-3", 2},      {"0-3,0-3", 0},   {"0-2,1-3", 1}, {"0,3", 3},          {"0-1,3", -1},
+                 {"0-2,0-2", -1}, {"0-2,1-3z", -1}, {"1,3", -1},    {"0-3,0-3,0-3", -1}, {"0-3,0-3,0-1", -1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         depth_plan *p = NULL;
         ok(depth_from_ranges(4, cases[i].plan, &p));
