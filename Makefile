@@ -30,6 +30,9 @@ PKG_C    := $(shell pkg-config --cflags $(PKGS) $(HDF5) 2>/dev/null)
 PKG_CXX  := $(shell pkg-config --cflags sentencepiece 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(PKGS) $(HDF5) 2>/dev/null)
 
+# oneDNN is only compared with (tests/bench)
+DNNL     := $(shell printf '%s\n' '\#include <oneapi/dnnl/dnnl.h>' | $(CC) -E - >/dev/null 2>&1 && echo -ldnnl)
+
 # ---- CUDA: sm_80 (A100) and sm_90a (H100, H200), when the toolkit and sources for it are here
 CUDA_ARCH ?= 80 90a
 CUSRC    := $(wildcard kernels/cuda/*.cu)
@@ -73,7 +76,7 @@ ALL_C     = -std=c17 -D_GNU_SOURCE $(WARN) -fopenmp -Iinclude $(PKG_C) $(CUDA_C)
 ALL_CXX   = -std=c++17 $(WARN) -Iinclude $(PKG_CXX) $(OPT) $(SAFE) $(SANFLAGS) $(CXXFLAGS)
 ALL_LD   := -fopenmp $(SANFLAGS) $(LDFLAGS)
 SANOBJ   := $(if $(filter 1,$(SAN)),$(BUILD)/obj/tests/setup/keep_modules.o)
-LIBS     := $(PKG_LIBS) -ldnnl $(CUDA_LIBS) -lm -lpthread -lstdc++ $(LDLIBS)
+LIBS     := $(PKG_LIBS) $(CUDA_LIBS) -lm -lpthread -lstdc++ $(LDLIBS)
 COMPILE   = OMPI_CC=$(CC) MPICH_CC=$(CC) $(MPICC)
 
 # ---- what is built
@@ -187,6 +190,7 @@ $(BUILD)/tests/%: tests/$(1)/%.c $(SANOBJ) $(BUILD)/libsolar.a $(BUILD)/flags
 	@echo "  test $$<"
 	$(Q)$$(COMPILE) $$(ALL_C) -Iworker -Ikernels -Iorchestrator -MMD -MP $$(ALL_LD) -o $$@ $$< $(SANOBJ) $(BUILD)/libsolar.a $$(LIBS) -lcmocka
 endef
+$(BUILD)/tests/bench_ops: private LIBS += $(DNNL)
 $(foreach d,unit $(TESTDIRS),$(eval $(call test_rule,$(d))))
 
 # clang-tidy's findings, one log per file so that only what changed is read again; tests/lint/lint.sh judges

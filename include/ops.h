@@ -7,7 +7,7 @@
 // - Operations are queued on the device in call order and return nothing; a failure is kept and
 //   returned by the next `sync`. The CPU device works at once.
 // - Nothing in an op depends on the number of threads: the same call gives the same bits.
-// - Nothing allocates, except the cache of product primitives on the first call of a shape.
+// - Nothing allocates, except scratch of the device on the first call that needs as much.
 // - Not collective: a device belongs to one rank, and is used by one thread of it.
 // - C++ (kernels/cuda) reads this header too: where a member of `ops` has the name of a type, the type is
 //   written with `struct`.

@@ -8,8 +8,6 @@
 #include "lanes.h"
 #include "ops.h"
 
-typedef struct onednn onednn;
-
 // Scratch that grows to the largest need seen, one piece a thread.
 typedef struct scratch {
     float *at;
@@ -21,7 +19,6 @@ typedef struct cpu_device {
     const lanes *lanes;
     int threads;
     scratch *scratch; // [threads]
-    onednn *dnn;      // NULL where it has nothing that our own loops cannot do
     err *failed;      // first failure since the last sync
 } cpu_device;
 
@@ -76,13 +73,6 @@ void row_write(const lanes *l, dtype dt, void *base, int64_t i, const float *fro
 
 // ---- the ops, by file
 void cpu_product(device *d, const product *p); // product.c
-// onednn.c: opens only on machines with bf16 dot instructions; *out is NULL elsewhere.
-err *onednn_open(int threads, onednn **out);
-// As onednn_open on any machine: for comparison.
-err *onednn_force(int threads, onednn **out);
-void onednn_close(onednn *o); // NULL is fine
-bool onednn_takes(const onednn *o, const product *p);
-err *onednn_product(onednn *o, const product *p);
 
 void cpu_bias(device *d, dtype dt, void *y, int64_t ld, const void *b, int64_t T, int64_t n); // linear.c
 void cpu_bias_grad(device *d, dtype dt, float *db, const void *dy, int64_t ld, int64_t T, int64_t n);

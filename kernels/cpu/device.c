@@ -68,7 +68,6 @@ static err *cpu_sync(device *d) {
 static void cpu_close(device *d) {
     if (!d) return;
     cpu_device *c = cpu_of(d);
-    onednn_close(c->dnn);
     for (int t = 0; c->scratch && t < c->threads; t++) free(c->scratch[t].at);
     free(c->scratch);
     err_free(c->failed);
@@ -119,7 +118,6 @@ err *cpu_open(int threads, device **out) {
     c->lanes = lanes_best();
     c->scratch = calloc((size_t)threads, sizeof *c->scratch);
     if (!c->scratch) FAIL(ERR_SYSTEM, "no memory to open the CPU device with %d threads", threads);
-    TRY(onednn_open(threads, &c->dnn));
     *out = &c->base;
     return NULL;
 done:

@@ -5,17 +5,15 @@
 
 extern const lanes lanes_base;
 #ifdef __x86_64__
-extern const lanes lanes_avx2, lanes_avx512;
+extern const lanes lanes_avx2, lanes_avx512, lanes_avx512_bf16;
 #endif
 
 const lanes *const *lanes_all(void) {
     static const lanes *const all[] = {
 #ifdef __x86_64__
-        &lanes_avx512,
-        &lanes_avx2,
+        &lanes_avx512_bf16, &lanes_avx512, &lanes_avx2,
 #endif
-        &lanes_base,
-        NULL,
+        &lanes_base,        NULL,
     };
     return all;
 }

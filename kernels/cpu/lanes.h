@@ -14,7 +14,8 @@
 // Columns of a panel of B; rows of tiles are padded to a multiple of it.
 enum { PANEL = 16 };
 
-// C[m,n] (+)= A[m,k] B[k,n], each element summed in order of k by one accumulator.
+// C[m,n] (+)= A[m,k] B[k,n], each element summed in order of k by one accumulator. For `multiply_pairs` a
+// unit of A or B is not a float but two bf16 that are neighbours along k, and k counts pairs.
 typedef struct tile {
     int64_t m, n, k;
     const float *a; // element (i,p) at a[(i / strip) * a_strip + (i % strip) * a_row + p * a_col]
@@ -39,6 +40,11 @@ typedef struct lanes {
     void (*to_float)(float *y, const bf16 *x, int64_t n);
     void (*from_float)(bf16 *y, const float *x, int64_t n);
     void (*multiply)(const tile *t);
+    // On pairs of bf16, by the dot instruction: both products of a pair and the sum so far in fp32, rounded
+    // to nearest; subnormal inputs and results count as zero. NULL: this set has no such instruction.
+    void (*multiply_pairs)(const tile *t);
+    // to[i] = the pair x[i], y[i] for i < n; y NULL: zeros
+    void (*interleave)(float *to, const bf16 *x, const bf16 *y, int64_t n);
     // panel[p*PANEL + j] = x[j*ld + p] for p < k, j < n; columns n..PANEL-1 are zeroed
     void (*transpose_panel)(float *panel, const float *x, int64_t ld, int64_t k, int64_t n);
 

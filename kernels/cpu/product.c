@@ -1,31 +1,71 @@
 // Matrix products by our own loops: any shape, stride and thread count, with the same bits for the same
 // call. Each element of C is one accumulator that runs over k in order (in blocks of K_BLOCK), so its
 // value does not depend on how C is cut, and row i of a product does not depend on the number of rows.
-// B is copied into panels, A too where it is not plain fp32 rows; bf16 becomes fp32 in these copies.
+// B is copied into panels, A too where it does not lie as the loops want it. What the copies hold, and the
+// loops multiply, are units of 4 bytes: floats, or pairs of bf16 along k (k odd: the last one with zero).
 #include <string.h>
 
 #include "cpu.h"
 
 enum {
-    K_BLOCK = 256,
-    N_BLOCK = 512, // columns of B in scratch: K_BLOCK x N_BLOCK floats
+    K_BLOCK = 256, // units of k
+    N_BLOCK = 512, // columns of B in scratch: K_BLOCK x N_BLOCK units
     M_BLOCK = 144, // rows of A in scratch
     C_ROWS = 1024, // rows of C between two copies of B, and of fp32 C in scratch when C is bf16
     DOT_ROWS = 3,  // up to so many rows of A, B^T is read once, where it lies
 };
 
+// How the loops see a product's operands.
+typedef enum form {
+    FLOATS,  // fp32
+    WIDENED, // bf16, made fp32 when copied
+    PAIRS,   // bf16, two at a time
+} form;
+
 // One piece of C, computed by one thread.
 typedef struct piece {
     const product *p;
     const lanes *l;
+    form form;
     int64_t i0, m, j0, n;
     float *a, *b, *c; // scratch
 } piece;
 
+static int64_t per_unit(form f) { return f == PAIRS ? 2 : 1; }
+static int64_t units(const piece *w, int64_t k) { return pieces(k, per_unit(w->form)); }
+
+// Whether rows of a stored operand that run along k can be read as units where they are.
+static bool lies_as_units(const piece *w, const void *base, int64_t ld) {
+    if (w->form == FLOATS) return true;
+    return w->form == PAIRS && ld % 2 == 0 && w->p->k % 2 == 0 && (uintptr_t)base % sizeof(float) == 0;
+}
+
+// `count` rows of k elements that run along k, from element `at`, as rows of units K_BLOCK apart.
+static void copy_rows(const piece *w, float *to, const void *base, int64_t at, int64_t ld, int64_t k,
+                      int64_t count) {
+    for (int64_t r = 0; r < count; r++, to += K_BLOCK, at += ld)
+        if (w->form == PAIRS) {
+            if (k % 2) to[k / 2] = 0;
+            memcpy(to, (const bf16 *)base + at, (size_t)k * sizeof(bf16));
+        } else {
+            row_read(w->l, w->p->dt, to, base, at, k);
+        }
+}
+
+// Columns i..i+n-1 of unit row q (from k0 on) of a stored matrix whose rows lie across k.
+static const float *unit_row(const piece *w, const void *base, int64_t ld, int64_t k0, int64_t q, int64_t i,
+                             int64_t n, float *buffer) {
+    if (w->form != PAIRS) return row_get(w->l, w->p->dt, base, (k0 + q) * ld + i, buffer, n);
+    int64_t k = k0 + 2 * q;
+    const bf16 *row = (const bf16 *)base + k * ld + i;
+    w->l->interleave(buffer, row, k + 1 < w->p->k ? row + ld : NULL, n);
+    return buffer;
+}
+
 static void panel_of_rows(const piece *w, float *panel, int64_t k0, int64_t k, int64_t j, int64_t n) {
-    const product *p = w->p;
-    for (int64_t q = 0; q < k; q++, panel += PANEL) {
-        row_read(w->l, p->dt, panel, p->b, (k0 + q) * p->ldb + j, n);
+    for (int64_t q = 0; q < units(w, k); q++, panel += PANEL) {
+        const float *row = unit_row(w, w->p->b, w->p->ldb, k0, q, j, n, panel);
+        if (row != panel) memcpy(panel, row, (size_t)n * 4);
         for (int64_t x = n; x < PANEL; x++) panel[x] = 0;
     }
 }
@@ -33,38 +73,38 @@ static void panel_of_rows(const piece *w, float *panel, int64_t k0, int64_t k, i
 // PANEL columns of B^T, which are rows of the stored matrix.
 static void panel_of_columns(const piece *w, float *panel, int64_t k0, int64_t k, int64_t j, int64_t n) {
     const product *p = w->p;
-    if (p->dt == DT_F32) {
-        w->l->transpose_panel(panel, (const float *)p->b + j * p->ldb + k0, p->ldb, k, n);
+    int64_t per = per_unit(w->form), at = j * p->ldb + k0;
+    if (lies_as_units(w, p->b, p->ldb)) {
+        w->l->transpose_panel(panel, (const float *)p->b + at / per, p->ldb / per, k / per, n);
         return;
     }
     float rows[PANEL * K_BLOCK];
-    for (int64_t x = 0; x < n; x++) row_read(w->l, p->dt, rows + x * K_BLOCK, p->b, (j + x) * p->ldb + k0, k);
-    w->l->transpose_panel(panel, rows, K_BLOCK, k, n);
+    copy_rows(w, rows, p->b, at, p->ldb, k, n);
+    w->l->transpose_panel(panel, rows, K_BLOCK, units(w, k), n);
 }
 
 static void copy_b(const piece *w, int64_t k0, int64_t k, int64_t j0, int64_t n) {
     for (int64_t j = 0; j < n; j += PANEL) {
         int64_t cols = smaller(n - j, PANEL);
         if (w->p->trans_b)
-            panel_of_columns(w, w->b + j * k, k0, k, j0 + j, cols);
+            panel_of_columns(w, w->b + j * units(w, k), k0, k, j0 + j, cols);
         else
-            panel_of_rows(w, w->b + j * k, k0, k, j0 + j, cols);
+            panel_of_rows(w, w->b + j * units(w, k), k0, k, j0 + j, cols);
     }
 }
 
-// Points t at rows i.. of A, copied if need be.
-static void place_a(const piece *w, tile *t, int64_t k0, int64_t i) {
+// Points t at rows i.. and columns k0.. of A, k long, copied if need be.
+static void place_a(const piece *w, tile *t, int64_t k0, int64_t k, int64_t i) {
     const product *p = w->p;
-    int64_t strip = w->l->strip;
-    if (!p->trans_a && p->dt == DT_F32) {
-        t->a = (const float *)p->a + i * p->lda + k0;
-        t->a_row = p->lda, t->a_col = 1, t->a_strip = strip * p->lda;
+    int64_t strip = w->l->strip, per = per_unit(w->form);
+    if (!p->trans_a && lies_as_units(w, p->a, p->lda)) {
+        t->a = (const float *)p->a + (i * p->lda + k0) / per;
+        t->a_row = p->lda / per, t->a_col = 1, t->a_strip = strip * t->a_row;
         return;
     }
     t->a = w->a;
     if (!p->trans_a) {
-        for (int64_t r = 0; r < t->m; r++)
-            row_read(w->l, p->dt, w->a + r * K_BLOCK, p->a, (i + r) * p->lda + k0, t->k);
+        copy_rows(w, w->a, p->a, i * p->lda + k0, p->lda, k, t->m);
         t->a_row = K_BLOCK, t->a_col = 1, t->a_strip = strip * K_BLOCK;
         return;
     }
@@ -72,29 +112,37 @@ static void place_a(const piece *w, tile *t, int64_t k0, int64_t i) {
     t->a_row = 1, t->a_col = strip, t->a_strip = strip * t->k;
     for (int64_t q = 0; q < t->k; q++) {
         float row[M_BLOCK];
-        const float *from = row_get(w->l, p->dt, p->a, (k0 + q) * p->lda + i, row, t->m);
+        const float *from = unit_row(w, p->a, p->lda, k0, q, i, t->m, row);
         w->l->spread_strips(w->a + q * strip, t->a_strip, from, t->m);
     }
 }
 
-// Blocks of k are about equal: a short last one costs as much traffic in C as a long one.
-static int64_t k_block(int64_t k) { return round_up(pieces(k, pieces(k, K_BLOCK)), 8); }
+// Elements of k in a block. Blocks are about equal: a short last one costs as much traffic in C as a long
+// one.
+static int64_t k_block(const piece *w) {
+    int64_t k = units(w, w->p->k);
+    return round_up(pieces(k, pieces(k, K_BLOCK)), 8) * per_unit(w->form);
+}
 
 // Adds the product of columns k0.. of A and rows k0.. of B to N_BLOCK columns of C. A bf16 C is summed
 // in scratch.
 static void multiply_block(const piece *w, int64_t k0, int64_t i0, int64_t m, int64_t j0, int64_t n) {
     const product *p = w->p;
     bool whole = p->cdt == DT_F32;
-    tile t = {.n = n, .k = smaller(p->k - k0, k_block(p->k)), .b = w->b, .b_row = PANEL};
+    int64_t k = smaller(p->k - k0, k_block(w));
+    tile t = {.n = n, .k = units(w, k), .b = w->b, .b_row = PANEL};
     t.b_panel = t.k * PANEL;
     t.add = k0 > 0 || p->accumulate;
     t.ldc = whole ? p->ldc : N_BLOCK;
-    copy_b(w, k0, t.k, j0, n);
+    copy_b(w, k0, k, j0, n);
     for (int64_t i = 0; i < m; i += M_BLOCK) {
         t.m = smaller(m - i, M_BLOCK);
         t.c = whole ? (float *)p->c + (i0 + i) * p->ldc + j0 : w->c + i * N_BLOCK;
-        place_a(w, &t, k0, i0 + i);
-        w->l->multiply(&t);
+        place_a(w, &t, k0, k, i0 + i);
+        if (w->form == PAIRS)
+            w->l->multiply_pairs(&t);
+        else
+            w->l->multiply(&t);
     }
 }
 
@@ -106,7 +154,7 @@ static void piece_blocks(const piece *w) {
             int64_t n = smaller(w->j0 + w->n - j, N_BLOCK), m = smaller(w->i0 + w->m - i, C_ROWS);
             for (int64_t r = 0; half && p->accumulate && r < m; r++)
                 row_read(w->l, p->cdt, w->c + r * N_BLOCK, p->c, (i + r) * p->ldc + j, n);
-            for (int64_t k = 0; k < p->k; k += k_block(p->k)) multiply_block(w, k, i, m, j, n);
+            for (int64_t k = 0; k < p->k; k += k_block(w)) multiply_block(w, k, i, m, j, n);
             for (int64_t r = 0; half && r < m; r++)
                 row_write(w->l, p->cdt, p->c, (i + r) * p->ldc + j, w->c + r * N_BLOCK, n);
         }
@@ -145,7 +193,13 @@ static void cut(const cpu_device *c, const product *p, int64_t *rows, int64_t *c
     }
 }
 
-static void product_own(cpu_device *c, const product *p) {
+static form form_of(const lanes *l, dtype dt) {
+    if (dt == DT_F32) return FLOATS;
+    return l->multiply_pairs ? PAIRS : WIDENED;
+}
+
+static void multiply_all(cpu_device *c, const product *p) {
+    form form = form_of(c->lanes, p->dt);
     int64_t rows, cols;
     cut(c, p, &rows, &cols);
     int64_t a = M_BLOCK * K_BLOCK, b = K_BLOCK * smaller(round_up(cols, PANEL), N_BLOCK);
@@ -157,7 +211,8 @@ static void product_own(cpu_device *c, const product *p) {
     for (int64_t at = 0; at < count; at++) {
         int64_t i = at / across * rows, j = at % across * cols;
         float *s = dots ? NULL : c->scratch[omp_get_thread_num()].at;
-        piece w = {p, c->lanes, i, smaller(p->m - i, rows), j, smaller(p->n - j, cols), s, NULL, NULL};
+        piece w = {.p = p, .l = c->lanes, .form = form, .i0 = i, .j0 = j, .a = s};
+        w.m = smaller(p->m - i, rows), w.n = smaller(p->n - j, cols);
         if (s) w.b = s + a, w.c = w.b + b;
         if (dots)
             piece_dots(&w);
@@ -176,10 +231,7 @@ void cpu_product(device *d, const product *p) {
     if (p->m <= 0 || p->n <= 0) return;
     if (p->k <= 0) {
         if (!p->accumulate) clear_c(p);
-    } else if (onednn_takes(c->dnn, p)) {
-        err *e = onednn_product(c->dnn, p);
-        if (e) cpu_fail(c, e);
     } else {
-        product_own(c, p);
+        multiply_all(c, p);
     }
 }

@@ -29,7 +29,7 @@ build() {
     echo "$cc -c tests/unit/test_cuda.c -o $to/test_cuda.o" >>"$to/commands"
     tr '\n' '\0' <"$to/commands" | xargs -0 -P 2 -n 1 sh -c || return 1
     # shellcheck disable=SC2086 # a list of options
-    g++ $san -fopenmp -o "$to/test_cuda" "$to"/*.o "$BUILD/libsolar.a" -ldnnl -lcmocka -lm
+    g++ $san -fopenmp -o "$to/test_cuda" "$to"/*.o "$BUILD/libsolar.a" -lcmocka -lm
 }
 
 log=$to/log
