@@ -81,7 +81,7 @@ COMPILE   = OMPI_CC=$(CC) MPICH_CC=$(CC) $(MPICC)
 
 # ---- what is built
 COMMIT   := $(shell git describe --always --dirty 2>/dev/null)
-SRC      := $(wildcard kernels/cpu/*.c worker/*.c worker/*/*.c orchestrator/*.c orchestrator/*/*.c)
+SRC      := $(wildcard kernels/cpu/*.c kernels/plan/*.c worker/*.c worker/*/*.c orchestrator/*.c orchestrator/*/*.c)
 CXXSRC   := $(wildcard worker/*.cpp)
 OBJ      := $(SRC:%.c=$(BUILD)/obj/%.o) $(CXXSRC:%.cpp=$(BUILD)/obj/%.o) $(CUDA_OBJ)
 LIBOBJ   := $(filter-out %/orchestrator/main.o,$(OBJ))

@@ -75,6 +75,7 @@ typedef struct adamw {
 typedef struct ops {
     const char *name; // "cpu", "cuda"
     bool host_memory; // device pointers may be read and written by the host
+    bool imaginary;   // memory has no contents (cost.h)
 
     // ---- memory: 64-byte aligned; every alloc is freed by `free`; contents are undefined
     err *(*alloc)(device *d, size_t bytes, void **out);

@@ -333,7 +333,7 @@ err *part_make(const model_spec *spec, const depth_plan *plan, const layout *sta
         p->dev = dev;
         TRY(arena_open(&p->mem, dev, &counted));
         place_all(p);
-        TRY(upload_tables(p));
+        if (!dev->ops->imaginary) TRY(upload_tables(p));
     }
     *out = p;
     return NULL;

@@ -24,7 +24,8 @@ err *trainer_open(part *p, comm *c, int64_t global_batch, trainer **out) {
     t->target = malloc(tokens * sizeof *t->target);
     t->sent = malloc((size_t)p->shape.slots * sizeof *t->sent);
     t->votes = malloc((size_t)p->m.world * sizeof *t->votes);
-    if (!t->in || !t->target || !t->sent || !t->votes)
+    t->times = calloc(2 * (size_t)t->micro, sizeof *t->times);
+    if (!t->in || !t->target || !t->sent || !t->votes || !t->times)
         FAIL(ERR_SYSTEM, "out of memory for the tokens of a step");
     for (int i = 0; i < p->shape.slots; i++) t->sent[i] = TRANSFER_NONE;
     TRY(schedule_1f1b(&p->m, t->micro, &t->order));
@@ -42,6 +43,7 @@ void trainer_close(trainer *t) {
     free(t->target);
     free(t->sent);
     free(t->votes);
+    free(t->times);
     free(t);
 }
 
@@ -89,12 +91,14 @@ static err *forward_micro(trainer *t, int micro) {
     run r = micro_run(t, micro);
     transfer in, *sent = &t->sent[micro % p->shape.slots];
     TRY(comm_finish(t->c, sent)); // the slot's last output has left
+    t->times[t->at].start = comm_now(t->c);
     if (p->first)
         TRY(model_embed(&r));
     else {
         TRY(comm_receive(t->c, neighbour(p, -1), TAG_FORWARD, p->shape.dt, r.s->acts[0].x, hidden_elements(p),
                          &in));
         TRY(comm_finish(t->c, &in));
+        t->times[t->at].start = comm_now(t->c);
     }
     TRY(model_layers(&r));
     if (p->last)
@@ -123,11 +127,13 @@ static err *backward_micro(trainer *t, int micro) {
     transfer in, *sent = &t->sent_grad[micro % 2];
     void *grad = p->work.grad[micro % 2];
     TRY(comm_finish(t->c, sent));
+    t->times[t->at].start = comm_now(t->c);
     if (p->last)
         TRY(loss_micro(t, &r, micro, grad));
     else {
         TRY(comm_receive(t->c, neighbour(p, 1), TAG_BACKWARD, p->shape.dt, grad, hidden_elements(p), &in));
         TRY(comm_finish(t->c, &in));
+        t->times[t->at].start = comm_now(t->c);
     }
     TRY(model_layers_grad(&r, grad));
     if (p->first)
@@ -143,7 +149,9 @@ static err *run_schedule(trainer *t) {
     err *e = NULL;
     for (int i = 0; i < 2 * t->micro; i++) {
         const action *a = &t->order[i];
+        t->at = i;
         TRY(a->kind == ACT_FORWARD ? forward_micro(t, a->micro) : backward_micro(t, a->micro));
+        t->times[i].end = comm_now(t->c);
     }
     for (int i = 0; i < t->p->shape.slots; i++) TRY(comm_finish(t->c, &t->sent[i]));
     for (int i = 0; i < 2; i++) TRY(comm_finish(t->c, &t->sent_grad[i]));

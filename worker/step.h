@@ -32,12 +32,19 @@ typedef struct step_report {
     const step_vote *votes; // [world], of this step, until the next one
 } step_report;
 
+// When an action of the last step had what it works on, and when it was done: by comm_now.
+typedef struct action_time {
+    double start, end;
+} action_time;
+
 typedef struct trainer {
     part *p;
     comm *c;
     int64_t seq_len, global_batch;
     int micro;            // micro-batches of a step on this rank
     action *order;        // [2*micro]
+    action_time *times;   // [2*micro]
+    int at;               // the action under way
     int32_t *in, *target; // [micro*T] host
     transfer *sent;       // [slots] activations on their way to the next stage
     transfer sent_grad[2];

@@ -1,0 +1,23 @@
+#!/bin/bash
+# The plan is exact: on every mesh the bytes planned are those allocated, the messages and bytes planned those sent, by
+# kind, and the products planned those computed. A short list of configurations; FULL=1 takes all combinations.
+cd "$(dirname "$0")" && . ./lib.sh
+
+launch() { # RANKS CONFIG...
+    local ranks=$1 p f
+    shift
+    mpirun -np "$ranks" "$BUILD/tests/planned" "$@" >"$T/out" 2>&1 </dev/null || true
+    grep -v '^[0-9]* passed' "$T/out"
+    read -r p f < <(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed.*/\1 \2/p' "$T/out" | tail -n 1)
+    passed=$((passed + ${p:-0})) failed=$((failed + ${f:-$#}))
+}
+
+variants=(pp=1 tied,batch=2 bf16,selective tied,bf16,full,every=2 full,kv=8)
+[ "${FULL:-0}" = 1 ] && variants=({tied,kv=2}{,\,bf16}{,\,batch=2}{,\,selective,\,full,\,full\,every=3,\,kv=8,\,seq=1})
+for shape in 1:1:1 2:1:1 2:2:1 2:1:2 3:3:1 4:1:1 4:1:4 4:2:2 6:3:2 8:2:2 8:1:8; do
+    IFS=: read -r ranks pp tp <<<"$shape"
+    list=()
+    for v in "${variants[@]}"; do list+=("$v,pp=$pp,tp=$tp,global=$((ranks == 3 || ranks == 6 ? 12 : 8 * ranks / pp / tp))"); done
+    launch "$ranks" "${list[@]}"
+done
+result
