@@ -168,7 +168,10 @@ def compute(name, path, ids, config=None, state=None):
 
 def option_matters(name, config, ids, state, exact):
     """A model made to show an option must compute something else without it."""
-    plain = {"llama-rope3": dict(rope_scaling=None), "llama-linear": dict(rope_scaling=None),
+    unscaled = dict(rope_scaling=None)
+    if hasattr(config, "rope_parameters"):  # Transformers 5
+        unscaled = dict(rope_parameters=dict(rope_type="default", rope_theta=config.rope_parameters["rope_theta"]))
+    plain = {"llama-rope3": unscaled, "llama-linear": unscaled,
              "mistral-window": dict(sliding_window=None),
              "qwen2-window": dict(layer_types=["full_attention"] * config.num_hidden_layers)}
     if name not in plain:

@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../.." || exit 2
 SOLAR=$(realpath "${SOLAR:-build/solar}")
 here=$PWD/tests/oracle
 PYTHON=${ORACLE_PYTHON:-python3}
+. jobs/local_mpi.sh
 passed=0 failed=0
 if ! "$PYTHON" -c 'import torch, transformers, sentencepiece' 2>/dev/null; then
     echo "skipped: $PYTHON has no torch, transformers and sentencepiece (set ORACLE_PYTHON)"

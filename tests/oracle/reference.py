@@ -11,9 +11,10 @@ import torch
 
 
 def frequencies(cfg, head_dim):
-    theta = cfg.get("rope_theta", 10000.0)
+    # Transformers 5 keeps both in rope_parameters, 4 apart
+    scaling = cfg.get("rope_parameters") or cfg.get("rope_scaling") or {}
+    theta = scaling.get("rope_theta", cfg.get("rope_theta", 10000.0))
     freq = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-    scaling = cfg.get("rope_scaling") or {}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind == "default":
         return freq
