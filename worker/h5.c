@@ -129,11 +129,14 @@ err *h5_write_int(hid_t file, const char *name, int64_t value) {
     return write_attribute(file, name, H5T_STD_I64LE, H5T_NATIVE_INT64, &value);
 }
 
+// Of fixed length: HDF5 1.10 reads strings of variable length out of a heap that it trusts, and a damaged one
+// makes it write past its own buffers.
 err *h5_write_text(hid_t file, const char *name, const char *text) {
     hid_t type = H5Tcopy(H5T_C_S1);
-    H5Tset_size(type, H5T_VARIABLE);
+    H5Tset_size(type, text[0] ? strlen(text) : 1);
+    H5Tset_strpad(type, H5T_STR_NULLPAD);
     H5Tset_cset(type, H5T_CSET_UTF8);
-    err *e = write_attribute(file, name, type, type, &text);
+    err *e = write_attribute(file, name, type, type, text);
     H5Tclose(type);
     return e;
 }
