@@ -92,6 +92,11 @@ static err *not_found(const resolver *r, const node *n, const char *what, const 
 }
 
 static err *resolve_run(const resolver *r, const node *root, config *c) {
+    if (c->run.dir[0] == '~' ||
+        c->run.dir[0] == '$') // the shell's business: a directory of that name would be made
+        return place_error(
+            &node_at(root, "run.dir")->at,
+            "run.dir: found %s, expected a path as it is: ~ and $ are not replaced in a config", c->run.dir);
     char *dir = absolute(r->here, c->run.dir);
     if (!dir) return no_memory();
     free(c->run.dir);

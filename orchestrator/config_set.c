@@ -12,6 +12,7 @@ typedef struct assignment {
     yaml_tree *tree;
     place at; // of all that comes from this --set
     char name[LONGEST_KEY];
+    bool in_brackets; // the name about to be read: data.train[0].weight is data.train.0.weight
     node *value;
 } assignment;
 
@@ -81,15 +82,21 @@ done:
     return e;
 }
 
-// The name at the front of *path, which moves to the "." or "=" behind it.
+// The name at the front of *path, which moves to the ".", "[" or "=" behind it.
 static err *next_name(assignment *a, const char **path) {
-    size_t length = strcspn(*path, ".=");
+    size_t length = strcspn(*path, ".=[]");
     if (length == 0 || length >= LONGEST_KEY)
         return err_new(ERR_USAGE, "%s: found a name of %zu bytes, expected path.to.key=value", a->at.where,
                        length);
     memcpy(a->name, *path, length);
     a->name[length] = 0;
     *path += length;
+    bool closed = **path == ']';
+    if (closed) (*path)++;
+    if (closed != a->in_brackets || !strchr(".[=", **path))
+        return err_new(ERR_USAGE, "%s: found \"%s\" and then \"%s\", expected path.to.key=value", a->at.where,
+                       a->name, *path);
+    a->in_brackets = **path == '[';
     return NULL;
 }
 

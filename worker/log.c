@@ -22,22 +22,25 @@ static void write_line(const char *head, const char *tail, const char *fmt, va_l
     fflush(stderr);
 }
 
+static bool on_terminal(void) { return isatty(STDERR_FILENO) == 1; }
+
+// On a terminal a message takes the place of a progress line that may stand there.
 void log_info(const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
-    write_line("solar: ", "\n", fmt, ap);
+    write_line(on_terminal() ? "\r\033[Ksolar: " : "solar: ", "\n", fmt, ap);
     va_end(ap);
 }
 
 void log_warn(const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
-    write_line("solar: warning: ", "\n", fmt, ap);
+    write_line(on_terminal() ? "\r\033[Ksolar: warning: " : "solar: warning: ", "\n", fmt, ap);
     va_end(ap);
 }
 
 void progress_start(progress *p) {
-    p->tty = isatty(STDERR_FILENO) == 1;
+    p->tty = on_terminal();
     p->last_time = -1e9;
 }
 

@@ -215,6 +215,7 @@ wrong_keys() {
     key "one source, no list" 'data.train: found a map.*list of maps' '3s/\[\(.*\)\]/\1/'
     key "source without files" 'data.train\[\].files: found no such key' '3s/files: good.h5/weight: 1/'
     key "weight of zero" 'weight: found integer 0, expected number > 0' '3s/good.h5/good.h5, weight: 0/'
+    key "path for a shell" 'c.yaml:1:12: run.dir: found ~/r.*not replaced' '1s/dir: run/dir: ~\/r/'
     key "m and layers" 'both m and layers' '2s/base: M/base: M, dus: {m: 1, layers: [0-1]}/'
     key "layers backwards" 'first <= last' '2s/base: M/base: M, dus: {layers: [1-0]}/'
     key "micro-batch" 'c.yaml:5:49: train.micro_batch: found 3, expected a divisor' '5s/steps: 1/steps: 1, micro_batch: 3/'
@@ -231,6 +232,10 @@ wrong_sets() {
     bad "set to the wrong type" 3 '--set "train.steps=x": train.steps: found text' config good.yaml --set train.steps=x
     bad "set to broken YAML" 3 '--set "data.train=\[": found broken YAML' config good.yaml --set data.train=[
     bad "set of an item too far" 3 'a list of 1' config good.yaml --set data.train.3.weight=1
+    good "set of an item" config good.yaml --set 'data.train[0].weight=1'
+    bad "set of an item without its bracket" 2 'found "0" and then "=1"' config good.yaml --set 'data.train[0=1'
+    bad "set with a bracket too many" 2 'found "train" and then "=1"' config good.yaml --set 'data.train]=1'
+    bad "set of an item in text" 3 'the number of an item' config good.yaml --set 'data.train[x]=1'
     bad "set below text" 3 'in front of "x"' config good.yaml --set run.dir.x=1
 }
 missing_files() {

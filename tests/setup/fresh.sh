@@ -40,7 +40,7 @@ else
     root=$(mktemp -d) keep=
 fi
 undo() {
-    umount -l "$root/dev/shm" "$root/dev" "$root/proc" 2>/dev/null || true
+    umount -l "$root/dev/shm" "$root/dev" "$root/sys" "$root/proc" 2>/dev/null || true
     if [ -z "$keep" ]; then rm -rf --one-file-system "$root"; fi
 }
 trap undo EXIT
@@ -53,6 +53,7 @@ rm -f "$root.log"
 cp /etc/resolv.conf "$root/etc/resolv.conf"
 [ ! -f /etc/apt/apt.conf ] || cp /etc/apt/apt.conf "$root/etc/apt/apt.conf"
 mount -t proc proc "$root/proc"
+mount -t sysfs -o ro sysfs "$root/sys"
 mount --bind --make-private /dev "$root/dev" # private: nothing done here reaches the machine's own /dev
 mount -t tmpfs tmpfs "$root/dev/shm"
 
