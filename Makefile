@@ -24,11 +24,13 @@ MAKEFLAGS += -j$(JOBS)
 endif
 
 # ---- libraries. Nothing here may fail while the packages are still missing.
-PKGS     := yaml-0.1 jansson libxxhash sentencepiece libzstd zlib libcrypto
+PKGS     := yaml-0.1 jansson libxxhash libzstd zlib libcrypto
 HDF5     := $(shell pkg-config --exists hdf5-serial 2>/dev/null && echo hdf5-serial || echo hdf5)
 PKG_C    := $(shell pkg-config --cflags $(PKGS) $(HDF5) 2>/dev/null)
 PKG_CXX  := $(shell pkg-config --cflags sentencepiece 2>/dev/null)
-PKG_LIBS := $(shell pkg-config --libs $(PKGS) $(HDF5) 2>/dev/null)
+# sentencepiece's own .pc of some releases asks for protobuf's, which is not needed and often not there
+SP_LIBS  := $(or $(shell pkg-config --libs sentencepiece 2>/dev/null),-lsentencepiece -lsentencepiece_train)
+PKG_LIBS := $(shell pkg-config --libs $(PKGS) $(HDF5) 2>/dev/null) $(SP_LIBS)
 
 # oneDNN is only compared with (tests/bench)
 DNNL     := $(shell printf '%s\n' '\#include <oneapi/dnnl/dnnl.h>' | $(CC) -E - >/dev/null 2>&1 && echo -ldnnl)

@@ -20,6 +20,10 @@ probe() {
         cc=$(compiler 2>/dev/null) || return 2
         echo "#include <$name>" | "$cc" -E -x c - >/dev/null 2>&1
         ;;
+    sp) # in some releases its .pc asks for one of protobuf that is not installed along, and not needed
+        command -v pkg-config >/dev/null 2>&1 && command -v g++ >/dev/null 2>&1 || return 2
+        pkg-config --exists "$name" || echo "#include <${name}_processor.h>" | g++ -E -x c++ - >/dev/null 2>&1
+        ;;
     text) [ -n "${DEMO_TEXT:-}" ] || command -v bible >/dev/null 2>&1 ;;
     ctags) ctags --version 2>/dev/null | grep -q Universal ;;
     omp)
