@@ -16,11 +16,25 @@
 typedef struct source_config {
     char *name;      // default: the file's name without .h5, for a pattern its directory
     char *files;     // path or glob; config_load makes it absolute
-    double weight;   // train only: > 0; shares are weight / sum of weights
+    double weight;   // train only: shares are weight / sum of weights; 0: none
     int64_t samples; // valid only: 0 means all
 } source_config;
 
+typedef struct blend_config { // the blend from a sample on
+    int64_t at;
+    double *weights; // [n_train]
+    int n_weights;
+} blend_config;
+
 typedef enum schedule_kind { SCHED_WSD, SCHED_COSINE, SCHED_LINEAR, SCHED_CONSTANT } schedule_kind;
+
+typedef struct schedule_phase { // the schedule from a step on
+    int64_t at;                 // last step of the phase before; 0 for the first phase
+    schedule_kind kind;
+    double lr, min_lr;
+    int64_t warmup, decay; // steps; decay: the last steps of wsd
+    int64_t steps;         // that its shape is drawn over; 0: to the next phase, or the end
+} schedule_phase;
 
 typedef struct config {
     struct {
@@ -42,6 +56,8 @@ typedef struct config {
         int n_train;
         source_config *valid;
         int n_valid;
+        blend_config *blend;
+        int n_blend;
         bool shuffle;                  // default true
         bool allow_tokenizer_mismatch; // default false
     } data;
@@ -72,9 +88,12 @@ typedef struct config {
         int64_t until;      // last step they apply to; 0: always
     } lr_scale;
     struct {
-        schedule_kind kind;
-        int64_t warmup, decay; // steps; decay: the last steps of wsd
+        schedule_kind kind; // of the first phase, as the next three and `steps`
+        int64_t warmup, decay;
         double min_lr;
+        int64_t steps;
+        schedule_phase *phases; // those that follow
+        int n_phases;
     } schedule;
     struct {
         int64_t every, keep; // every 0: only at the end; keep 0: all

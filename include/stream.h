@@ -3,8 +3,10 @@
 // of its files in the order of their names; a blend is weighted sources. Which sample stands at position i
 // of a run depends on (seed, i) only: position = samples_consumed, the same on every mesh.
 // Blend: the positions are cut into blocks of 65,536; each block deals its places among the sources in
-// proportion to the weights (largest remainder, at least one place each), spread evenly. Within a source,
-// pass k visits every window once, in the order of a keyed Feistel permutation of (seed, source, k).
+// proportion to the weights (largest remainder, at least one place each where the weight is not 0), spread
+// evenly. Within a source, pass k visits every window once, in the order of a keyed Feistel permutation of
+// (seed, source, k). Where the blend changes, blocks begin anew, and every source goes on with the window
+// that is next in its pass.
 #ifndef SOLAR_STREAM_H
 #define SOLAR_STREAM_H
 
@@ -28,6 +30,9 @@ typedef struct stream stream;
 // Not collective.
 err *stream_open(const source_config *src, int n_src, int64_t seq_len, uint64_t seed, bool shuffle,
                  const stream_check *check, stream **out);
+// From position `at` on, sources are blended by other weights ([n_src]; 0: not at all). Changes are told in
+// ascending order, before stream_start. ERR_CONFIG: not behind the last change, or weights that are none.
+err *stream_change_blend(stream *s, uint64_t at, const double *weight);
 // Where position i comes from (for audits and tests).
 typedef struct sample_place {
     int source;

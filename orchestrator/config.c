@@ -27,6 +27,9 @@ void config_free(config *c) {
     free(c->model.insert_init);
     free_sources(c->data.train, c->data.n_train);
     free_sources(c->data.valid, c->data.n_valid);
+    for (int i = 0; i < c->data.n_blend; i++) free(c->data.blend[i].weights);
+    free(c->data.blend);
+    free(c->schedule.phases);
     free(c->mesh.layers_per_stage);
     free(c->train.device);
     free(c);

@@ -155,18 +155,36 @@ static err *read_pair(const key *k, const node *n, char *base) {
     return NULL;
 }
 
+// A list of n numbers of `bytes` each into the members that a key names.
+static err *new_list(const key *k, char *base, int n, size_t bytes, void *out) {
+    void *list = calloc((size_t)n + 1, bytes);
+    if (!list) return no_memory();
+    *(void **)(void *)(base + k->offset) = list;
+    *(int *)(void *)(base + k->count) = n;
+    *(void **)out = list;
+    return NULL;
+}
+
 static err *read_ints(const key *k, const node *n, char *base) {
+    err *e = NULL;
+    int64_t *list = NULL;
     int count = n->kind == NODE_LIST ? node_count(n) : 0;
     if (count == 0) return wrong(k, n, "");
-    int64_t *list = calloc((size_t)count, sizeof *list);
-    if (!list) return no_memory();
-    *(int64_t **)(void *)(base + k->offset) = list;
-    *(int *)(void *)(base + k->count) = count;
-    for (const node *item = n->first; item; item = item->next) {
-        err *e = read_int_value(k, item, list++);
-        if (e) return e;
-    }
-    return NULL;
+    TRY(new_list(k, base, count, sizeof *list, &list));
+    for (const node *item = n->first; item; item = item->next) TRY(read_int_value(k, item, list++));
+done:
+    return e;
+}
+
+static err *read_reals(const key *k, const node *n, char *base) {
+    err *e = NULL;
+    double *list = NULL;
+    int count = n->kind == NODE_LIST ? node_count(n) : 0;
+    if (count == 0) return wrong(k, n, "");
+    TRY(new_list(k, base, count, sizeof *list, &list));
+    for (const node *item = n->first; item; item = item->next) TRY(read_real_value(k, item, list++));
+done:
+    return e;
 }
 
 // Appends "3" or "0-23" from the front of *text (spaces around are left out) to `out`, with the mark behind
@@ -222,26 +240,23 @@ static err *read_layers(const key *k, const node *n, char *base) {
 
 static err *bind_key(yaml_tree *tree, const key *k, const node *map, const node *n, char *base);
 
-static err *read_sources(yaml_tree *tree, const key *k, const node *n, char *base) {
+static err *read_items(yaml_tree *tree, const key *k, const node *n, char *base) {
+    err *e = NULL;
+    char *item_base = NULL;
+    int keys = 0;
     if (n->kind == NODE_MAP) return wrong(k, n, " (a list of maps, even of one)");
     if (n->kind != NODE_LIST) return wrong(k, n, "");
     if (!n->first && !k->preset)
         return place_error(&n->at, "%s: found an empty list, expected at least one source", k->path);
-    int count = node_count(n), keys = 0;
-    source_config *list = calloc((size_t)count + 1, sizeof *list);
-    if (!list) return no_memory();
-    *(source_config **)(void *)(base + k->offset) = list;
-    *(int *)(void *)(base + k->count) = count;
+    TRY(new_list(k, base, node_count(n), item_bytes(k->type), &item_base));
     const key *item_keys = schema_items(k, &keys);
-    for (const node *item = n->first; item; item = item->next, list++) {
-        list->weight = 1;
+    for (const node *item = n->first; item; item = item->next, item_base += item_bytes(k->type))
         for (int i = 0; i < keys; i++) {
             const key *sub = item_keys + i;
-            err *e = bind_key(tree, sub, item, node_find(item, key_leaf(sub)), (char *)list);
-            if (e) return e;
+            TRY(bind_key(tree, sub, item, node_find(item, key_leaf(sub)), item_base));
         }
-    }
-    return NULL;
+done:
+    return e;
 }
 
 static err *(*const read_value[])(const key *, const node *, char *) = {
@@ -257,6 +272,7 @@ static err *(*const read_value[])(const key *, const node *, char *) = {
     [KEY_PAIR] = read_pair,
     [KEY_INTS] = read_ints,
     [KEY_LAYERS] = read_layers,
+    [KEY_REALS] = read_reals,
 };
 
 // ---- keys
@@ -277,14 +293,14 @@ static err *bind_default(yaml_tree *tree, const key *k, char *base) {
     }
     err *e = yaml_tree_read(tree, k->preset, strlen(k->preset), "default", false, &n);
     if (e) return e;
-    return k->type == KEY_SOURCES ? read_sources(tree, k, n, base) : read_value[k->type](k, n, base);
+    return item_bytes(k->type) ? read_items(tree, k, n, base) : read_value[k->type](k, n, base);
 }
 
 // `map` would hold the key; n is its value, or NULL.
 static err *bind_key(yaml_tree *tree, const key *k, const node *map, const node *n, char *base) {
     if (n && key_is_optional(k) && node_is_null(n)) n = NULL;
     if (!n) return k->preset ? bind_default(tree, k, base) : missing(k, map);
-    if (k->type == KEY_SOURCES) return read_sources(tree, k, n, base);
+    if (item_bytes(k->type)) return read_items(tree, k, n, base);
     return read_value[k->type](k, n, base);
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "config_parts.h"
+#include "lr.h"
 #include "scalar.h"
 #include "schema.h"
 
@@ -78,34 +79,118 @@ static err *check_tokens(const node *root, config *c) {
         "train.steps: found steps x global_batch x seq_len = %.3g tokens, expected less than 1e18", tokens);
 }
 
-static const char *schedule_name(const config *c) {
+// ---- the schedule of the learning rate
+
+// A phase of the schedule, for messages.
+typedef struct phase_keys {
+    char path[48];      // "schedule", "schedule.phases[0]"
+    const char *length; // what its length follows from
+    const node *root, *item;
+} phase_keys;
+
+static const place *phase_place(const phase_keys *k, const char *key) {
+    char path[64];
+    const node *n = k->item ? node_find(k->item, key) : NULL;
+    if (n) return &n->at;
+    if (k->item) return &k->item->at;
+    snprintf(path, sizeof path, "schedule.%s", key);
+    return place_of(k->root, path);
+}
+
+static err *check_length(const phase_keys *k, const schedule_phase *p) {
+    if (p->warmup + p->decay <= p->steps) return NULL;
+    return place_error(phase_place(k, p->decay ? "decay" : "warmup"),
+                       "%s: found warmup %lld + decay %lld = %lld steps, expected at most %s, which is %lld",
+                       k->path, (long long)p->warmup, (long long)p->decay, (long long)(p->warmup + p->decay),
+                       k->length, (long long)p->steps);
+}
+
+static err *check_shape(const phase_keys *k, const schedule_phase *p) {
     static const char *const name[] = {"wsd", "cosine", "linear", "constant"};
-    return name[c->schedule.kind];
+    if (p->decay > 0 && p->kind != SCHED_WSD)
+        return place_error(phase_place(k, "decay"),
+                           "%s.decay: found %lld with %s.kind %s, expected none: only wsd uses it", k->path,
+                           (long long)p->decay, k->path, name[p->kind]);
+    if (p->min_lr > 0 && p->kind == SCHED_CONSTANT)
+        return place_error(
+            phase_place(k, "min_lr"),
+            "%s.min_lr: found %g with %s.kind constant, expected none: wsd, cosine and linear use it",
+            k->path, p->min_lr, k->path);
+    if (p->min_lr > p->lr)
+        return place_error(phase_place(k, "min_lr"), "%s.min_lr: found %g, expected at most %s, which is %g",
+                           k->path, p->min_lr, k->item ? "lr" : "optimizer.lr", p->lr);
+    return check_length(k, p);
 }
 
 static err *check_schedule(const node *root, config *c) {
-    long long warmup = c->schedule.warmup, decay = c->schedule.decay, steps = c->train.steps;
-    if (decay > 0 && c->schedule.kind != SCHED_WSD)
+    err *e = NULL;
+    int64_t end, before = 0;
+    const node *phases = node_at(root, "schedule.phases");
+    for (int i = 0; i <= c->schedule.n_phases; i++) {
+        phase_keys k = {.path = "schedule", .root = root, .item = i ? node_item(phases, i - 1) : NULL};
+        if (i) snprintf(k.path, sizeof k.path, "schedule.phases[%d]", i - 1);
+        if (i && c->schedule.phases[i - 1].lr == 0) c->schedule.phases[i - 1].lr = c->optimizer.lr;
+        schedule_phase p = schedule_part(c, i, &end);
+        bool given = i ? c->schedule.phases[i - 1].steps : c->schedule.steps;
+        k.length = given                      ? "its steps"
+                   : c->schedule.n_phases > 0 ? "the distance to the next phase or the end"
+                                              : "train.steps";
+        if (i && (p.at <= before || p.at >= c->train.steps))
+            return place_error(
+                phase_place(&k, "at"),
+                "%s.at: found %lld, expected more than %lld and less than train.steps, which is %lld", k.path,
+                (long long)p.at, (long long)before, (long long)c->train.steps);
+        before = p.at;
+        if ((e = check_shape(&k, &p))) return e;
+    }
+    return NULL;
+}
+
+// ---- the blend
+
+static double sum_of(const double *v, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += v[i];
+    return sum;
+}
+
+static err *check_change(const node *item, const config *c, int i) {
+    const blend_config *b = &c->data.blend[i];
+    long long before = i ? c->data.blend[i - 1].at : 0;
+    if (b->at <= before)
+        return place_error(&item->at,
+                           "data.blend[%d].at: found %lld, expected more than %lld, the change before it", i,
+                           (long long)b->at, before);
+    if (b->n_weights != c->data.n_train)
         return place_error(
-            place_of(root, "schedule.decay"),
-            "schedule.decay: found %lld with schedule.kind %s, expected none: only wsd uses it", decay,
-            schedule_name(c));
-    if (c->schedule.min_lr > 0 && c->schedule.kind == SCHED_CONSTANT)
-        return place_error(
-            place_of(root, "schedule.min_lr"),
-            "schedule.min_lr: found %g with schedule.kind constant, expected none: wsd, cosine and "
-            "linear use it",
-            c->schedule.min_lr);
-    if (c->schedule.min_lr > c->optimizer.lr)
-        return place_error(place_of(root, "schedule.min_lr"),
-                           "schedule.min_lr: found %g, expected at most optimizer.lr, which is %g",
-                           c->schedule.min_lr, c->optimizer.lr);
-    if (warmup + decay > steps)
-        return place_error(
-            place_of(root, decay ? "schedule.decay" : "schedule.warmup"),
-            "schedule: found warmup %lld + decay %lld = %lld steps, expected at most train.steps, "
-            "which is %lld",
-            warmup, decay, warmup + decay, steps);
+            &item->at,
+            "data.blend[%d].weights: found %d, expected one for each of the %d sources of data.train", i,
+            b->n_weights, c->data.n_train);
+    double sum = sum_of(b->weights, b->n_weights);
+    if (sum > 0 && sum <= 1e300) return NULL;
+    return place_error(&item->at, "data.blend[%d].weights: found a sum of %g, expected one above 0", i, sum);
+}
+
+static err *check_blend(const node *root, config *c) {
+    const node *changes = node_at(root, "data.blend");
+    double first = 0;
+    for (int i = 0; i < c->data.n_train; i++) first += c->data.train[i].weight;
+    if (!(first > 0 && first <= 1e300))
+        return place_error(place_of(root, "data.train"),
+                           "data.train: found weights with a sum of %g, expected one above 0", first);
+    for (int i = 0; i < c->data.n_blend; i++) {
+        err *e = check_change(node_item(changes, i), c, i);
+        if (e) return e;
+    }
+    for (int s = 0; s < c->data.n_train; s++) {
+        double most = c->data.train[s].weight;
+        for (int i = 0; i < c->data.n_blend; i++)
+            if (c->data.blend[i].weights[s] > most) most = c->data.blend[i].weights[s];
+        if (most == 0)
+            return place_error(
+                &node_item(node_at(root, "data.train"), s)->at,
+                "data.train[%d].weight: found 0 in every blend, expected more in one: it is never used", s);
+    }
     return NULL;
 }
 
@@ -191,8 +276,8 @@ static err *check_valid_names(const node *root, config *c) {
 
 err *config_check(const node *root, config *c) {
     static err *(*const check[])(const node *, config *) = {
-        check_dus,    check_scales, check_batch,       check_tokens,      check_schedule,
-        check_layout, check_eval,   check_train_names, check_valid_names,
+        check_dus,   check_scales, check_batch, check_tokens,      check_schedule,
+        check_blend, check_layout, check_eval,  check_train_names, check_valid_names,
     };
     err *e = NULL;
     for (size_t i = 0; !e && i < sizeof check / sizeof check[0]; i++) e = check[i](root, c);

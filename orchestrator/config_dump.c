@@ -51,17 +51,18 @@ static void put_ints(FILE *out, const int64_t *list, int count) {
     fputc(']', out);
 }
 
+static void put_reals(FILE *out, const double *list, int count) {
+    fputc('[', out);
+    for (int i = 0; i < count; i++) {
+        fputs(i ? ", " : "", out);
+        put_real(out, list[i]);
+    }
+    fputc(']', out);
+}
+
 static void put_choice(FILE *out, const key *k, int index) {
     char word[32];
     if (choice_word(word, k->legal, index)) fputs(word, out);
-}
-
-static void put_pair(FILE *out, const double *pair) {
-    fputc('[', out);
-    put_real(out, pair[0]);
-    fputs(", ", out);
-    put_real(out, pair[1]);
-    fputc(']', out);
 }
 
 // A key that may be left out and was.
@@ -85,9 +86,12 @@ static void put_value(FILE *out, const key *k, const char *base) {
     case KEY_CHOICE: put_choice(out, k, *(const int *)member); break;
     case KEY_CHOICE_BOOL: put_choice(out, k, *(const bool *)member); break;
     case KEY_ONLY: put_choice(out, k, 0); break;
-    case KEY_PAIR: put_pair(out, member); break;
+    case KEY_PAIR: put_reals(out, member, 2); break;
     case KEY_INTS:
         put_ints(out, *(int64_t *const *)member, *(const int *)(const void *)(base + k->count));
+        break;
+    case KEY_REALS:
+        put_reals(out, *(double *const *)member, *(const int *)(const void *)(base + k->count));
         break;
     case KEY_LAYERS: put_list(out, *(char *const *)member); break;
     default: put_text(out, *(char *const *)member);
@@ -98,8 +102,8 @@ static void put_value(FILE *out, const key *k, const char *base) {
 
 static void indent(FILE *out, int levels) { fprintf(out, "%*s", 2 * levels, ""); }
 
-static void put_sources(FILE *out, const key *k, const char *base, int level) {
-    const source_config *list = *(source_config *const *)(const void *)(base + k->offset);
+static void put_items(FILE *out, const key *k, const char *base, int level) {
+    const char *list = *(char *const *)(const void *)(base + k->offset);
     int count = *(const int *)(const void *)(base + k->count), keys = 0;
     const key *item = schema_items(k, &keys);
     if (count == 0) fputs(" []", out);
@@ -107,7 +111,7 @@ static void put_sources(FILE *out, const key *k, const char *base, int level) {
         fputc('\n', out);
         indent(out, level + 1);
         fprintf(out, "%s%s: ", i % keys ? "  " : "- ", key_leaf(&item[i % keys]));
-        put_value(out, &item[i % keys], (const char *)&list[i / keys]);
+        put_value(out, &item[i % keys], list + (size_t)(i / keys) * item_bytes(k->type));
     }
 }
 
@@ -137,8 +141,8 @@ char *config_dump(const config *c) {
         last = k->path;
         indent(out, level);
         fprintf(out, "%s:", key_leaf(k));
-        if (k->type == KEY_SOURCES) {
-            put_sources(out, k, (const char *)c, level);
+        if (item_bytes(k->type)) {
+            put_items(out, k, (const char *)c, level);
         } else {
             fputc(' ', out);
             put_value(out, k, (const char *)c);

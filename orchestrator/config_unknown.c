@@ -50,15 +50,14 @@ static err *unknown_key(const node *n, const char *section) {
 
 static err *check_keys(const node *map, const char *section);
 
-static err *check_items(const node *list, const char *path) {
+static err *check_items(const node *list, const char *path, const char *example) {
     char section[80];
     snprintf(section, sizeof section, "%s[]", path);
     for (const node *item = list->first; item; item = item->next) {
         char found[128];
         node_describe(found, item);
         if (item->kind != NODE_MAP)
-            return place_error(&item->at, "%s: found %s, expected a map such as {files: web/*.h5}", path,
-                               found);
+            return place_error(&item->at, "%s: found %s, expected a map such as %s", path, found, example);
         err *e = check_keys(item, section);
         if (e) return e;
     }
@@ -80,8 +79,8 @@ static err *check_keys(const node *map, const char *section) {
         int length = snprintf(path, sizeof path, "%s%s%s", section, *section ? "." : "", n->key);
         const key *k = length < (int)sizeof path ? schema_find(path) : NULL;
         err *e = NULL;
-        if (k && k->type == KEY_SOURCES && n->kind == NODE_LIST)
-            e = check_items(n, path);
+        if (k && item_bytes(k->type) && n->kind == NODE_LIST)
+            e = check_items(n, path, item_example(k->type));
         else if (!k && length < (int)sizeof path && *n->key && schema_is_section(path))
             e = check_section(n, path);
         else if (!k)

@@ -2,17 +2,56 @@
 
 #include <math.h>
 
-double learning_rate(const config *c, int64_t step) {
-    double lr = c->optimizer.lr, low = c->schedule.min_lr;
-    int64_t warmup = c->schedule.warmup, steps = c->train.steps, decay = c->schedule.decay;
-    if (step <= warmup) return lr * (double)step / (double)warmup;
-    if (c->schedule.kind == SCHED_CONSTANT) return lr;
-    int64_t from = c->schedule.kind == SCHED_WSD ? steps - decay : warmup;
-    if (step <= from || steps == from) return lr;
-    double part = (double)(step - from) / (double)(steps - from);
+schedule_phase schedule_part(const config *c, int i, int64_t *end) {
+    schedule_phase p = {.kind = c->schedule.kind,
+                        .lr = c->optimizer.lr,
+                        .min_lr = c->schedule.min_lr,
+                        .warmup = c->schedule.warmup,
+                        .decay = c->schedule.decay,
+                        .steps = c->schedule.steps};
+    if (i > 0) p = c->schedule.phases[i - 1];
+    *end = i < c->schedule.n_phases ? c->schedule.phases[i].at : c->train.steps;
+    if (p.steps == 0) p.steps = *end - p.at;
+    return p;
+}
+
+// Rate of a phase that began at the rate `from`.
+static double phase_rate(const schedule_phase *p, double from, int64_t step) {
+    int64_t k = step - p->at;
+    if (k <= p->warmup) return p->warmup ? from + (p->lr - from) * (double)k / (double)p->warmup : from;
+    if (p->kind == SCHED_CONSTANT) return p->lr;
+    int64_t flat = p->kind == SCHED_WSD ? p->steps - p->decay : p->warmup;
+    if (k <= flat || p->steps == flat) return p->lr;
+    double part = (double)(k - flat) / (double)(p->steps - flat);
     if (part > 1) part = 1;
-    double share = c->schedule.kind == SCHED_COSINE ? (1 + cos(3.14159265358979323846 * part)) / 2 : 1 - part;
-    return low + (lr - low) * share;
+    double share = p->kind == SCHED_COSINE ? (1 + cos(3.14159265358979323846 * part)) / 2 : 1 - part;
+    return p->min_lr + (p->lr - p->min_lr) * share;
+}
+
+double learning_rate(const config *c, int64_t step) {
+    double rate = 0;
+    for (int i = 0; i <= c->schedule.n_phases; i++) {
+        int64_t end;
+        schedule_phase p = schedule_part(c, i, &end);
+        rate = phase_rate(&p, rate, step < end || i == c->schedule.n_phases ? step : end);
+        if (step <= end) break;
+    }
+    return rate;
+}
+
+void learning_rate_print(FILE *out, const config *c) {
+    static const char *const kind[] = {"wsd", "cosine", "linear", "constant"};
+    for (int i = 0; i <= c->schedule.n_phases; i++) {
+        int64_t end;
+        schedule_phase p = schedule_part(c, i, &end);
+        fprintf(out, "rate      steps %lld-%lld: ", (long long)p.at + 1, (long long)end);
+        if (p.warmup)
+            fprintf(out, "from %.3g to %.3g over %lld, ", learning_rate(c, p.at), p.lr, (long long)p.warmup);
+        fprintf(out, "%s %.3g", kind[p.kind], p.lr);
+        if (p.decay) fprintf(out, ", falling over the last %lld", (long long)p.decay);
+        if (p.at + p.steps != end) fprintf(out, " of %lld", (long long)p.steps);
+        fprintf(out, "; %.3g at the end\n", learning_rate(c, end));
+    }
 }
 
 static bool at_seam(const depth_plan *p, int layer, int64_t width) {

@@ -7,6 +7,7 @@
 
 #include "../worker/comm.h"
 #include "log.h"
+#include "lr.h"
 
 int *plan_counts(const config *c) {
     if (!c->mesh.layers_per_stage) return NULL;
@@ -138,6 +139,16 @@ static void print_step(FILE *out, const config *c, const blueprint *b, const mes
             flop * (double)c->train.steps * (double)(c->train.global_batch * L));
 }
 
+static void print_blend(FILE *out, const config *c) {
+    for (int i = 0; i < c->data.n_blend; i++) {
+        const blend_config *b = &c->data.blend[i];
+        fprintf(out, "blend     from sample %lld, in step %lld:", (long long)b->at,
+                (long long)(b->at / c->train.global_batch) + 1);
+        for (int k = 0; k < b->n_weights; k++)
+            fprintf(out, " %s %g%s", c->data.train[k].name, b->weights[k], k + 1 < b->n_weights ? "," : "\n");
+    }
+}
+
 // What a message of one pipeline boundary may hold.
 static err *check_message(const config *c, const blueprint *b, const mesh *m) {
     double elements = (double)c->train.micro_batch * (double)c->data.seq_len * (double)b->spec->hidden;
@@ -166,6 +177,8 @@ err *plan_print(FILE *out, const config *c, const blueprint *b, int world) {
         fprintf(out, "note      data.seq_len %lld is longer than the %lld positions the model was made for\n",
                 (long long)c->data.seq_len, (long long)b->spec->max_positions);
     print_step(out, c, b, &m);
+    learning_rate_print(out, c);
+    print_blend(out, c);
 done:
     return e;
 }

@@ -6,8 +6,10 @@
 
 #include "scalar.h"
 
-#define AT(member) offsetof(config, member)
-#define OF(member) offsetof(source_config, member)
+#define AT(member)       offsetof(config, member)
+#define OF(member)       offsetof(source_config, member)
+#define IN_BLEND(member) offsetof(blend_config, member)
+#define IN_PHASE(member) offsetof(schedule_phase, member)
 
 _Static_assert(sizeof(schedule_kind) == sizeof(int) && sizeof(dtype) == sizeof(int),
                "KEY_CHOICE stores an int");
@@ -57,8 +59,15 @@ const key schema[] = {
     {"data.train[].name", KEY_TEXT, OF(name), 0, "(from files)", NULL, NULL,
      "Name of the source in reports: by default the file's name without .h5, or for a pattern its "
      "directory."},
-    {"data.train[].weight", KEY_REAL, OF(weight), 0, "1.0", "(0, inf)", NULL,
-     "Share of the samples, relative to the sum of the weights."},
+    {"data.train[].weight", KEY_REAL, OF(weight), 0, "1.0", "[0, inf)", NULL,
+     "Share of the samples, relative to the sum of the weights. 0: none, until data.blend changes it."},
+    {"data.blend", KEY_BLENDS, AT(data.blend), AT(data.n_blend), "[]", NULL, NULL,
+     "Changes of the blend: from the sample `at` on, the sources of data.train have these weights. Every source goes on "
+     "where it was, so that no sample is skipped or repeated. What lies ahead of a run may be changed when it resumes."},
+    {"data.blend[].at", KEY_INT, IN_BLEND(at), 0, NULL, "[1, 9007199254740991]", "samples",
+     "First sample of the run (as samples_consumed counts them) that this blend is for; ascending."},
+    {"data.blend[].weights", KEY_REALS, IN_BLEND(weights), IN_BLEND(n_weights), NULL, "[0, inf)", NULL,
+     "Weight of every source of data.train, in its order. 0: none."},
     {"data.valid", KEY_SOURCES, AT(data.valid), AT(data.n_valid), "[]", NULL, NULL,
      "Validation sets, each measured by itself."},
     {"data.valid[].files", KEY_PATH, OF(files), 0, NULL, NULL, NULL,
@@ -151,6 +160,26 @@ const key schema[] = {
      "Last steps, over which the rate falls. Only wsd uses it."},
     {"schedule.min_lr", KEY_REAL, AT(schedule.min_lr), 0, "0.0", "[0, 10]", NULL,
      "Learning rate at the end. constant does not use it."},
+    {"schedule.steps", KEY_INT, AT(schedule.steps), 0, "0", "[0, 1000000000]", "steps",
+     "Steps that the schedule is drawn over. 0: up to the first of schedule.phases, else train.steps. Say how many were "
+     "meant when a phase cuts it short, so that the rates up to there stay what they were."},
+    {"schedule.phases", KEY_PHASES, AT(schedule.phases), AT(schedule.n_phases), "[]", NULL, NULL,
+     "Schedules that follow, to warm up and decay once more: the warm-up rises (or falls) from the rate that the phase "
+     "before has reached. A finished run goes on with a larger train.steps and a phase at its former one."},
+    {"schedule.phases[].at", KEY_INT, IN_PHASE(at), 0, NULL, "[1, 1000000000]", "steps",
+     "Step behind which the phase begins; ascending."},
+    {"schedule.phases[].kind", KEY_CHOICE, IN_PHASE(kind), 0, "wsd", "wsd|cosine|linear|constant", NULL,
+     "As schedule.kind; the phase ends where the next begins, the last at train.steps."},
+    {"schedule.phases[].lr", KEY_REAL, IN_PHASE(lr), 0, "(optimizer.lr)", "(0, 10]", NULL,
+     "Highest learning rate of the phase."},
+    {"schedule.phases[].warmup", KEY_INT, IN_PHASE(warmup), 0, "0", "[0, 1000000000]", "steps",
+     "First steps of the phase, over which the rate goes linearly to lr."},
+    {"schedule.phases[].decay", KEY_INT, IN_PHASE(decay), 0, "0", "[0, 1000000000]", "steps",
+     "Last steps of the phase, over which the rate falls. Only wsd uses it."},
+    {"schedule.phases[].min_lr", KEY_REAL, IN_PHASE(min_lr), 0, "0.0", "[0, 10]", NULL,
+     "Learning rate at the end of the phase."},
+    {"schedule.phases[].steps", KEY_INT, IN_PHASE(steps), 0, "0", "[0, 1000000000]", "steps",
+     "As schedule.steps, of the phase."},
 
     {"checkpoint.every", KEY_INT, AT(checkpoint.every), 0, "500", "[0, 1000000000]", "steps",
      "Steps between checkpoints; one is always written at the end. 0: only at the end."},
@@ -191,6 +220,19 @@ bool schema_is_section(const char *path) {
     for (const key *k = schema; k < schema + schema_keys; k++)
         if (!strncmp(k->path, path, length) && k->path[length] == '.') return true;
     return false;
+}
+
+size_t item_bytes(key_type t) {
+    return t == KEY_SOURCES  ? sizeof(source_config)
+           : t == KEY_BLENDS ? sizeof(blend_config)
+           : t == KEY_PHASES ? sizeof(schedule_phase)
+                             : 0;
+}
+
+const char *item_example(key_type t) {
+    return t == KEY_SOURCES  ? "{files: web/*.h5}"
+           : t == KEY_BLENDS ? "{at: 1000000, weights: [0.5, 0.5]}"
+                             : "{at: 20000, lr: 1e-5, warmup: 100, decay: 2000}";
 }
 
 const key *schema_items(const key *list, int *count) {
@@ -234,7 +276,10 @@ const char *key_type_name(key_type t) {
         [KEY_PAIR] = "two numbers",
         [KEY_INTS] = "list of integers",
         [KEY_LAYERS] = "list of ranges of layers",
+        [KEY_REALS] = "list of numbers",
         [KEY_SOURCES] = "list of maps",
+        [KEY_BLENDS] = "list of maps",
+        [KEY_PHASES] = "list of maps",
     };
     return name[t];
 }
@@ -251,7 +296,8 @@ static void expected_number(char out[EXPECTED_BYTES], const key *k) {
     char words[80];
     range r = range_read(k->legal);
     range_words(words, &r);
-    const char *each = k->type == KEY_PAIR || k->type == KEY_INTS ? ", each" : "";
+    bool several = k->type == KEY_PAIR || k->type == KEY_INTS || k->type == KEY_REALS;
+    const char *each = several ? ", each" : "";
     snprintf(out, EXPECTED_BYTES, "%s%s %s", key_type_name(k->type), each, words);
 }
 
@@ -264,11 +310,14 @@ void key_expected(char out[EXPECTED_BYTES], const key *k) {
     case KEY_INT:
     case KEY_REAL:
     case KEY_PAIR:
-    case KEY_INTS: expected_number(out, k); break;
+    case KEY_INTS:
+    case KEY_REALS: expected_number(out, k); break;
     case KEY_LAYERS:
         snprintf(out, EXPECTED_BYTES, "ranges of layers such as %s", *k->legal ? "[0-23, 8-31]" : "[7, 15]");
         break;
-    case KEY_SOURCES: snprintf(out, EXPECTED_BYTES, "a list such as [{files: web/*.h5}]"); break;
+    case KEY_SOURCES:
+    case KEY_BLENDS:
+    case KEY_PHASES: snprintf(out, EXPECTED_BYTES, "a list such as [%s]", item_example(k->type)); break;
     default: snprintf(out, EXPECTED_BYTES, "%s", key_type_name(k->type));
     }
 }

@@ -21,14 +21,18 @@ typedef enum key_type {
     KEY_PAIR,        // double[2]
     KEY_INTS,        // int64_t *, and int at `count`
     KEY_LAYERS,      // char *: "0-23,8-31"; `legal`: letters that may stand behind a part
-    KEY_SOURCES,     // source_config *, and int at `count`; keys of an item: "PATH[].key"
+    KEY_REALS,       // double *, and int at `count`
+    // Lists of maps: a pointer to the items, and int at `count`; keys of an item: "PATH[].key"
+    KEY_SOURCES, // source_config *
+    KEY_BLENDS,  // blend_config *
+    KEY_PHASES,  // schedule_phase *
 } key_type;
 
 typedef struct key {
     const char *path;
     key_type type;
-    size_t offset; // of the member within config; of source_config for the keys of an item
-    size_t count;  // KEY_INTS and KEY_SOURCES: the number of items, an int
+    size_t offset; // of the member within config; within an item for the keys of an item
+    size_t count;  // lists: the number of items, an int
     // Default in YAML. NULL: the key is required. "null": may be left out. "(words)": where another
     // key decides, by config_check.c.
     const char *preset;
@@ -43,7 +47,11 @@ extern const int schema_keys;
 const key *schema_find(const char *path); // NULL when there is none
 bool schema_is_section(const char *path); // "run", "model.dus"
 bool key_is_optional(const key *k);       // null is a legal value
-// The first key of the items of a KEY_SOURCES; *count of them follow each other in the table.
+// Bytes of an item of a list of maps; 0 for other types.
+size_t item_bytes(key_type t);
+// A list of maps as an example: "{files: web/*.h5}".
+const char *item_example(key_type t);
+// The first key of the items of a list of maps; *count of them follow each other in the table.
 const key *schema_items(const key *list, int *count);
 // The part of the path behind the last "." ("lr").
 const char *key_leaf(const key *k);

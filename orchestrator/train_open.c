@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "../worker/weights.h"
+#include "data_order.h"
 #include "fsutil.h"
 #include "log.h"
 #include "lr.h"
@@ -83,32 +84,14 @@ static err *open_data(training *t) {
                           .allow_mismatch = c->data.allow_tokenizer_mismatch};
     if (c->data.n_valid > MAX_VALID)
         FAIL(ERR_CONFIG, "data.valid names %d sets, at most %d are supported", c->data.n_valid, MAX_VALID);
-    TRY(stream_open(c->data.train, c->data.n_train, c->data.seq_len, (uint64_t)c->run.seed, c->data.shuffle,
-                    &check, &t->data));
+    TRY(open_blend(c, &check, &t->data));
     for (int i = 0; i < c->data.n_valid; i++)
         TRY(valid_open(&c->data.valid[i], c->data.seq_len, &check, &t->valid[i]));
 done:
     return err_wrap(e, "opening the data");
 }
 
-// What fixes which sample stands at which position. Equal text, equal order.
-static char *data_order(const training *t) {
-    const config *c = t->cfg;
-    char *text = NULL;
-    size_t bytes;
-    FILE *f = open_memstream(&text, &bytes);
-    if (!f) return NULL;
-    fprintf(f, "seed %lld, seq_len %lld, shuffle %s", (long long)c->run.seed, (long long)c->data.seq_len,
-            c->data.shuffle ? "on" : "off");
-    for (int i = 0; i < c->data.n_train; i++)
-        fprintf(f, "; %s weight %.17g with %llu windows, %llu tokens", c->data.train[i].name,
-                c->data.train[i].weight, (unsigned long long)stream_windows(t->data, i),
-                (unsigned long long)stream_source_tokens(t->data, i));
-    fclose(f);
-    return text;
-}
-
-// The same of the validation samples.
+// What fixes the validation samples. Equal text, equal samples.
 static char *valid_order(const training *t) {
     const config *c = t->cfg;
     char *text = NULL;
@@ -134,7 +117,7 @@ static err *new_state(training *t) {
                            .recovered_tokens = -1,
                            .evaluated_step = -1,
                            .depth_plan = depth_text(t->b.plan),
-                           .data_order = data_order(t),
+                           .data_order = data_order(t->cfg, t->data),
                            .valid_order = valid_order(t)};
     return t->state.depth_plan && t->state.data_order && t->state.valid_order
                ? NULL
@@ -149,6 +132,10 @@ static err *check_state(training *t, const run_state *now) {
                        "the run was begun with layers %s of the base model, the config now says %s",
                        s->depth_plan, now->depth_plan);
     if (strcmp(s->data_order, now->data_order) == 0) return NULL;
+    if (same_past(s->data_order, now->data_order, s->samples_consumed)) {
+        if (t->m.rank == 0) log_info("the blend of samples that are still to come is another than before");
+        return NULL;
+    }
     if (t->accept_data) {
         if (t->m.rank == 0) log_warn("the order of samples changes from here on, as accepted");
         return NULL;
@@ -186,7 +173,7 @@ static err *resume_state(training *t, const char *dir) {
     e = checkpoint_state(dir, &t->state);
     if (!e) e = check_state(t, &now);
     if (!e) check_valid(t, &now);
-    if (!e && t->accept_data) swap_text(&t->state.data_order, &now.data_order);
+    if (!e) swap_text(&t->state.data_order, &now.data_order); // equal, or accepted
     run_state_free(&now);
 done:
     return e;

@@ -25,15 +25,69 @@ typedef struct reader {
     int64_t row0, count, stride;
 } reader;
 
+// A stretch of positions with one blend.
+typedef struct stretch {
+    uint64_t at; // its first position
+    deal *deal;
+    uint64_t *taken; // [sources]: turns before it
+} stretch;
+
 struct stream {
     token_source *source;
     int sources;
-    deal *deal;
+    stretch *stretch;
+    int stretches;
     uint64_t seed;
     int64_t seq_len;
     bool shuffle;
     reader reader;
 };
+
+// ---- the blend
+
+// Takes place behind the last stretch; it does not count yet.
+static err *make_stretch(stream *s, uint64_t at, const double *weight) {
+    err *e = NULL;
+    stretch *more = realloc(s->stretch, (size_t)(s->stretches + 1) * sizeof *more);
+    if (!more) return err_new(ERR_SYSTEM, "no memory");
+    s->stretch = more;
+    more += s->stretches;
+    *more = (stretch){.at = at, .taken = calloc((size_t)s->sources, sizeof *more->taken)};
+    if (!more->taken) FAIL(ERR_SYSTEM, "no memory");
+    TRY(deal_make(weight, s->sources, &more->deal));
+    return NULL;
+done:
+    free(more->taken);
+    return e;
+}
+
+err *stream_change_blend(stream *s, uint64_t at, const double *weight) {
+    err *e = NULL;
+    uint64_t last = s->stretches ? s->stretch[s->stretches - 1].at : 0;
+    if (s->stretches && at <= last)
+        FAIL(ERR_CONFIG, "the blend changes at sample %llu, expected behind its last change at %llu",
+             (unsigned long long)at, (unsigned long long)last);
+    TRY(make_stretch(s, at, weight));
+    const stretch *before = &s->stretch[s->stretches - 1];
+    if (s->stretches++) {
+        memcpy(before[1].taken, before->taken, (size_t)s->sources * sizeof *before->taken);
+        deal_count(before->deal, at - last, before[1].taken);
+    }
+done:
+    return err_wrap(e, "blend from sample %llu", (unsigned long long)at);
+}
+
+static const stretch *stretch_of(const stream *s, uint64_t position) {
+    int low = 0, high = s->stretches; // the last that starts at or before the position
+    while (high - low > 1) {
+        int middle = low + (high - low) / 2;
+        if (s->stretch[middle].at <= position)
+            low = middle;
+        else
+            high = middle;
+    }
+    return &s->stretch[low];
+}
 
 static err *open_sources(stream *s, const source_config *src, int n_src, const stream_check *check) {
     err *e = NULL;
@@ -41,9 +95,9 @@ static err *open_sources(stream *s, const source_config *src, int n_src, const s
     s->source = calloc((size_t)n_src, sizeof *s->source);
     if (!weight || !s->source) FAIL(ERR_SYSTEM, "no memory");
     for (int i = 0; i < n_src; i++) weight[i] = src[i].weight;
-    TRY(deal_make(weight, n_src, &s->deal));
     for (; s->sources < n_src; s->sources++)
         TRY(token_source_open(&src[s->sources], s->seq_len, check, &s->source[s->sources]));
+    TRY(stream_change_blend(s, 0, weight));
 done:
     free(weight);
     return e;
@@ -71,7 +125,9 @@ done:
 
 static void find_sample(const stream *s, uint64_t position, sample_place *out) {
     uint64_t index;
-    deal_at(s->deal, position, &out->source, &index);
+    const stretch *now = stretch_of(s, position);
+    deal_at(now->deal, position - now->at, &out->source, &index);
+    index += now->taken[out->source];
     uint64_t windows = token_source_windows(&s->source[out->source]);
     out->pass = index / windows;
     out->window = index % windows;
@@ -201,6 +257,10 @@ void stream_close(stream *s) {
     pthread_mutex_destroy(&s->reader.lock);
     for (int i = 0; i < s->sources; i++) token_source_close(&s->source[i]);
     free(s->source);
-    deal_free(s->deal);
+    for (int i = 0; i < s->stretches; i++) {
+        deal_free(s->stretch[i].deal);
+        free(s->stretch[i].taken);
+    }
+    free(s->stretch);
     free(s);
 }

@@ -26,9 +26,13 @@ typedef struct deal {
     uint16_t source[DEAL_BLOCK]; // whose turn it is
     uint16_t turn[DEAL_BLOCK];   // and the how-manieth of the block
 } deal;
-// Weights must be positive and finite; ERR_CONFIG else.
+// Weights must be finite and not negative, and one of them positive; ERR_CONFIG else. A source of weight 0
+// has no turns, and the others have those they would have without it. Of the first k places of a block a
+// source has its share, k * places / DEAL_BLOCK, give or take less than one.
 err *deal_make(const double *weight, int sources, deal **out);
 void deal_free(deal *d);
+// Adds every source's turns at positions 0 .. positions-1 to turns[].
+void deal_count(const deal *d, uint64_t positions, uint64_t *turns);
 // Position -> source and the index among all of that source's turns.
 void deal_at(const deal *d, uint64_t position, int *source, uint64_t *index);
 

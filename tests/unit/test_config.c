@@ -181,8 +181,41 @@ static const bad_case bad_yaml[] = {
     {GOOD "optimizer: {betas: [0.9, 1.0]}\n", "c.yaml:5:26: optimizer.betas: found real 1.0", "< 1"},
     {GOOD "checkpoint: {keep: -1}\n", "c.yaml:5:20: checkpoint.keep: found integer -1", ""},
     {RUN "model: {base: b, dus: {m: -1}}\n" DATA TRAIN, "c.yaml:2:27: model.dus.m: found integer -1", ""},
+    {RUN MODEL "data: {seq_len: 8, train: [{files: t.h5, weight: -1}]}\n" TRAIN,
+     "c.yaml:3:50: data.train[].weight: found integer -1, expected number >= 0", ""},
     {RUN MODEL "data: {seq_len: 8, train: [{files: t.h5, weight: 0}]}\n" TRAIN,
-     "c.yaml:3:50: data.train[].weight: found integer 0, expected number > 0", ""},
+     "c.yaml:3:27: data.train: found weights with a sum of 0", ""},
+    {RUN MODEL "data: {seq_len: 8, train: [{files: t.h5}, {files: u.h5, weight: 0}]}\n" TRAIN,
+     "c.yaml:3:43: data.train[1].weight: found 0 in every blend", "never used"},
+    {RUN MODEL "data: {seq_len: 8, train: [{files: t.h5}], blend: [{at: 5}]}\n" TRAIN,
+     "c.yaml:3:52: data.blend[].weights: found no such key", "list of numbers, each >= 0"},
+    {RUN MODEL "data: {seq_len: 8, train: [{files: t.h5}], blend: [{at: 5, weights: [1, 1]}]}\n" TRAIN,
+     "c.yaml:3:52: data.blend[0].weights: found 2, expected one for each of the 1 sources", ""},
+    {RUN MODEL "data: {seq_len: 8, train: [{files: t.h5}], blend: [{at: 5, weights: [0]}]}\n" TRAIN,
+     "c.yaml:3:52: data.blend[0].weights: found a sum of 0", ""},
+    {RUN MODEL "data: {seq_len: 8, train: [{files: t.h5}], blend: [{at: 5, weights: [x]}]}\n" TRAIN,
+     "c.yaml:3:70: data.blend[].weights: found text \"x\"", ""},
+    {RUN MODEL "data: {seq_len: 8, train: [{files: t.h5}], blend: [{at: 5, weights: [1]}, {at: 5, weights: "
+               "[1]}]}\n" TRAIN,
+     "c.yaml:3:75: data.blend[1].at: found 5, expected more than 5", ""},
+    {RUN MODEL "data: {seq_len: 8, train: [{files: t.h5}], blend: [5]}\n" TRAIN,
+     "c.yaml:3:52: data.blend: found integer 5", "expected a map such as {at: 1000000, weights"},
+    {GOOD "schedule: {phases: [{at: 10}]}\n",
+     "c.yaml:5:26: schedule.phases[0].at: found 10, expected more than 0 and less than train.steps, which is "
+     "10",
+     ""},
+    {GOOD "schedule: {phases: [{at: 3}, {at: 3}]}\n",
+     "c.yaml:5:35: schedule.phases[1].at: found 3, expected more than 3", ""},
+    {GOOD "schedule: {warmup: 4, phases: [{at: 3}]}\n",
+     "c.yaml:5:20: schedule: found warmup 4 + decay 0 = 4 steps",
+     "the distance to the next phase or the end, which is 3"},
+    {GOOD "schedule: {phases: [{at: 3, warmup: 4, decay: 4}]}\n",
+     "c.yaml:5:47: schedule.phases[0]: found warmup 4 + decay 4 = 8 steps", "which is 7"},
+    {GOOD "schedule: {phases: [{at: 3, kind: linear, decay: 4}]}\n",
+     "c.yaml:5:50: schedule.phases[0].decay: found 4 with schedule.phases[0].kind linear", ""},
+    {GOOD "schedule: {phases: [{at: 3, min_lr: 1e-3}]}\n",
+     "c.yaml:5:37: schedule.phases[0].min_lr: found 0.001, expected at most lr, which is 2e-05", ""},
+    {GOOD "schedule: {phases: [{lr: 1}]}\n", "c.yaml:5:21: schedule.phases[].at: found no such key", ""},
     {GOOD "mesh: {layout: [1, 0]}\n", "c.yaml:5:20: mesh.layout: found integer 0", ""},
     // required keys: the place is the map that should hold them
     {MODEL DATA TRAIN, "c.yaml:1:1: run.dir: found no such key", "required"},
@@ -636,6 +669,12 @@ static void dumps_read_back(void **state) {
         GOOD "optimizer: {lr: 0.30000000000000004, eps: 4.9e-324, betas: [0, 0.99999999999999989], "
              "clip_norm: 1e300}\n"
              "schedule: {kind: linear, min_lr: 1.2345678901234567e-9}\ntimeout: {start: 0, step: 1e15}\n",
+        GOOD "schedule: {warmup: 2, steps: 8, phases: [{at: 3, lr: 1e-3, warmup: 1}, {at: 5, kind: cosine, "
+             "min_lr: 1e-6, "
+             "steps: 90}]}\n",
+        RUN MODEL "data: {seq_len: 8, train: [{files: t.h5}, {files: u.h5, weight: 0}], blend: [{at: 1, "
+                  "weights: [1, 0]}, "
+                  "{at: 9007199254740991, weights: [0.1, 2e-9]}]}\n" TRAIN,
     };
     for (size_t i = 0; i < COUNT(texts); i++) check_round_trip(texts[i]);
 }
@@ -643,8 +682,10 @@ static void dumps_read_back(void **state) {
 // Every key of the schema stands in a dump, and exact values survive.
 static void dumps_are_complete(void **state) {
     (void)state;
-    config *c = parse(RUN MODEL "data: {seq_len: 8, train: [{files: t.h5}], valid: [{files: v.h5}]}\n" TRAIN
-                                "optimizer: {lr: 0.30000000000000004}\n");
+    config *c =
+        parse(RUN MODEL "data: {seq_len: 8, train: [{files: t.h5}], valid: [{files: v.h5}], blend: [{at: 1, "
+                        "weights: [1]}]}\n" TRAIN
+                        "schedule: {phases: [{at: 1}]}\noptimizer: {lr: 0.30000000000000004}\n");
     char *text = config_dump(c), leaf[80];
     for (int i = 0; i < schema_keys; i++) {
         snprintf(leaf, sizeof leaf, "%s:", key_leaf(&schema[i]));
@@ -692,6 +733,12 @@ static void paths_become_absolute(void **state) {
 
 // ---- the schema
 
+// Bytes of an item of the list that a key is in.
+static size_t list_of(const key *k) {
+    while (strchr(k->path, '[')) k--;
+    return item_bytes(k->type);
+}
+
 static void schema_is_sound(void **state) {
     (void)state;
     for (int i = 0; i < schema_keys; i++) {
@@ -701,11 +748,12 @@ static void schema_is_sound(void **state) {
         assert_true(strlen(k->path) < 48 && strlen(expected) > 0 && strlen(k->meaning) > 10);
         for (int j = 0; j < i; j++) assert_string_not_equal(k->path, schema[j].path);
         assert_false(schema_is_section(k->path));
-        if (k->type != KEY_ONLY && strchr(k->path, '['))
-            assert_true(k->offset < sizeof(source_config));
+        if (strchr(k->path, '['))
+            assert_true(k->offset < list_of(k));
         else
             assert_true(k->offset < sizeof(config));
-        bool number = k->type == KEY_INT || k->type == KEY_REAL || k->type == KEY_PAIR || k->type == KEY_INTS;
+        bool number = k->type == KEY_INT || k->type == KEY_REAL || k->type == KEY_PAIR ||
+                      k->type == KEY_INTS || k->type == KEY_REALS;
         assert_true(!number || (k->legal && (k->legal[0] == '[' || k->legal[0] == '(')));
     }
 }

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "data_order.h"
 #include "fsutil.h"
 #include "stream.h"
 #include "stream_order.h"
@@ -106,24 +107,55 @@ static void test_deal_is_exact(void **state) {
     assert_int_equal(d->places[0] + d->places[1] + d->places[2] + d->places[3], DEAL_BLOCK);
     assert_int_equal(d->places[3], 1); // at least one
     for (int i = 0; i < 3; i++) assert_true(abs((int)d->places[i] - (int)(weight[i] * DEAL_BLOCK)) <= 1);
-    // every index of every source comes once, in order, over two blocks; shares hold inside a block too
+    // every index of every source comes once, in order, over two blocks
     uint64_t next[4] = {0};
     for (uint64_t p = 0; p < 2 * DEAL_BLOCK; p++) {
         int source;
         uint64_t index;
         deal_at(d, p, &source, &index);
         assert_int_equal(index, next[source]++);
-        if (p % 1000 == 999 && p < DEAL_BLOCK)
-            assert_true(llabs((long long)next[0] - (long long)(0.9 * (double)(p + 1))) <= 4);
     }
     for (int i = 0; i < 4; i++) assert_int_equal(next[i], 2 * d->places[i]);
     deal_free(d);
 }
 
+// Of any first k positions every source has its share, give or take less than one; and counting agrees.
+static void test_shares_are_within_one(void **state) {
+    (void)state;
+    static const double blends[][6] = {
+        {1},       {1, 1},       {3, 1, 1},       {0.7, 0.1, 0.1, 0.1}, {5, 4, 3, 2, 1},
+        {1, 0, 2}, {0, 0, 1, 0}, {8, 1, 1e-9, 1}, {1, 2, 3, 5, 7, 11},  {0.5, 0.3, 0.1, 0.06, 0.03, 0.01}};
+    for (size_t k = 0; k < sizeof blends / sizeof *blends; k++) {
+        deal *d;
+        uint64_t have[6] = {0}, counted[6];
+        no_error(deal_make(blends[k], 6, &d));
+        for (uint64_t j = 0; j < DEAL_BLOCK + 5000; j++) {
+            for (int i = 0; i < 6 && j % 997 == 0; i++) counted[i] = 0;
+            if (j % 997 == 0) {
+                deal_count(d, j, counted);
+                assert_memory_equal(counted, have, sizeof have);
+            }
+            int source;
+            uint64_t index;
+            deal_at(d, j, &source, &index);
+            assert_true(blends[k][source] > 0);
+            have[source]++;
+            for (int i = 0; i < 6; i++) {
+                double off = (double)have[i] - (double)(j + 1) * d->places[i] / DEAL_BLOCK;
+                if (!(off > -1 && off < 1))
+                    fail_msg("blend %zu, source %d is %g off after %llu", k, i, off,
+                             (unsigned long long)j + 1);
+            }
+        }
+        deal_free(d);
+    }
+}
+
 static void test_deal_refuses(void **state) {
     (void)state;
     deal *d;
-    is_error(deal_make((double[]){1, 0}, 2, &d), ERR_CONFIG, "source 1 of the blend has weight 0");
+    is_error(deal_make((double[]){0, 0}, 2, &d), ERR_CONFIG, "add up to 0");
+    is_error(deal_make((double[]){1e308, 1e308}, 2, &d), ERR_CONFIG, "add up to inf");
     is_error(deal_make((double[]){-1}, 1, &d), ERR_CONFIG, "weight -1");
     is_error(deal_make((double[]){1.0 / 0.0}, 1, &d), ERR_CONFIG, "weight inf");
     is_error(deal_make((double[]){0.0 / 0.0}, 1, &d), ERR_CONFIG, "finite number");
@@ -154,7 +186,7 @@ static void test_golden_order(void **state) {
 enum { BIG = 100000 };
 
 // Two files of one source (30 and 25 windows) and a small second source (5 windows).
-static stream *open_blend(uint64_t seed, bool shuffle) {
+static stream *open_two(uint64_t seed, bool shuffle) {
     source_config src[2] = {source_of(at("big-*.h5"), 3), source_of(at("small.h5"), 1)};
     stream *s;
     no_error(stream_open(src, 2, SEQ, seed, shuffle, &any, &s));
@@ -163,7 +195,7 @@ static stream *open_blend(uint64_t seed, bool shuffle) {
 
 static void test_windows(void **state) {
     (void)state;
-    stream *s = open_blend(1, false);
+    stream *s = open_two(1, false);
     assert_int_equal(stream_windows(s, 0), 55);
     assert_int_equal(stream_windows(s, 1), 5);
     assert_int_equal(stream_source_tokens(s, 0), 241 + 207);
@@ -182,7 +214,7 @@ static void test_windows(void **state) {
 
 static void test_every_pass_takes_every_window_once(void **state) {
     (void)state;
-    stream *s = open_blend(9, true);
+    stream *s = open_two(9, true);
     int seen[2][5][55] = {0};
     uint64_t order[2][55], n[2] = {0};
     for (uint64_t i = 0; i < 55 * 4; i++) {
@@ -209,7 +241,7 @@ static void test_order_is_the_same_on_every_mesh(void **state) {
     (void)state;
     enum { BATCH = 12, STEPS = 9 };
     static const int ranks[] = {1, 2, 3, 4, 6, 12};
-    stream *s = open_blend(5, true);
+    stream *s = open_two(5, true);
     for (int k = 0; k < 6; k++) {
         int rows = BATCH / ranks[k];
         for (int rank = 0; rank < ranks[k]; rank++) {
@@ -228,7 +260,7 @@ static void test_order_is_the_same_on_every_mesh(void **state) {
 
 static void test_rows_stay_until_the_next_call(void **state) {
     (void)state;
-    stream *s = open_blend(5, true);
+    stream *s = open_two(5, true);
     const int32_t *row;
     no_error(stream_start(s, 0, 0, 4, 4));
     for (uint64_t step = 0; step < 20; step++) {
@@ -239,9 +271,144 @@ static void test_rows_stay_until_the_next_call(void **state) {
     stream_close(s); // with a step ready and unused
 }
 
+// ---- blends that change
+
+static stream *open_changing(const uint64_t *at, int changes) {
+    static const double weight[3][2] = {{1, 1}, {0, 1}, {1, 4}};
+    stream *s = open_two(11, true);
+    for (int i = 0; i < changes; i++) no_error(stream_change_blend(s, at[i], weight[i]));
+    return s;
+}
+
+// Every source goes on where it was: over the changes each of its passes takes every window once, in the
+// order it would have without them; between the changes shares are within one; and what lies before a change
+// is as it was.
+static void test_blend_changes(void **state) {
+    (void)state;
+    static const uint64_t at[3] = {37, 60, 131};
+    static const double share[4][2] = {{0.75, 0.25}, {0.5, 0.5}, {0, 1}, {0.2, 0.8}};
+    stream *s = open_changing(at, 3), *plain = open_two(11, true);
+    uint64_t turns[2] = {0}, since[2] = {0}, begin = 0;
+    uint64_t order[2][400];
+    for (uint64_t i = 0, left[2] = {400, 400}; left[0] || left[1]; i++) { // without changes
+        sample_place p;
+        no_error(stream_locate(plain, i, &p));
+        if (left[p.source]) order[p.source][400 - left[p.source]--] = p.pass * 55 + p.window;
+    }
+    for (uint64_t i = 0, k = 0; i < 400; i++) {
+        sample_place p, q;
+        if (k < 3 && i == at[k]) {
+            begin = at[k++];
+            since[0] = since[1] = 0;
+        }
+        no_error(stream_locate(s, i, &p));
+        no_error(stream_locate(plain, i, &q));
+        if (i < 37) assert_true(p.source == q.source && p.pass == q.pass && p.window == q.window);
+        assert_int_equal(p.pass * 55 + p.window, order[p.source][turns[p.source]++]);
+        since[p.source]++;
+        double off = (double)since[0] - share[k][0] * (double)(i + 1 - begin);
+        if (!(off > -1 && off < 1)) fail_msg("sample %llu: %g off", (unsigned long long)i, off);
+    }
+    assert_true(turns[0] > 55 && turns[1] > 100); // over the ends of passes
+    stream_close(s);
+    stream_close(plain);
+}
+
+// Entering anywhere, in any cut over ranks, gives the same samples, also across changes within a step.
+static void test_changes_on_every_mesh(void **state) {
+    (void)state;
+    static const uint64_t at[3] = {30, 31, 55};
+    stream *s = open_changing(at, 3);
+    for (int ranks = 1; ranks <= 4; ranks *= 2)
+        for (int rank = 0; rank < ranks; rank++)
+            for (uint64_t from = 24; from < 40; from += 5) {
+                const int32_t *row;
+                int rows = 12 / ranks;
+                no_error(stream_start(s, from, rank * rows, rows, 12));
+                for (uint64_t step = 0; step < 4; step++) {
+                    no_error(stream_next(s, &row));
+                    for (int i = 0; i < rows; i++)
+                        check_row(s, from + step * 12 + (uint64_t)(rank * rows + i), row + i * (SEQ + 1));
+                }
+            }
+    stream_close(s);
+}
+
+static void test_bad_changes(void **state) {
+    (void)state;
+    stream *s = open_two(1, true);
+    is_error(stream_change_blend(s, 0, (double[]){1, 1}), ERR_CONFIG, "changes at sample 0");
+    no_error(stream_change_blend(s, 70000, (double[]){1, 1}));
+    is_error(stream_change_blend(s, 70000, (double[]){1, 1}), ERR_CONFIG,
+             "expected behind its last change at 70000");
+    is_error(stream_change_blend(s, 70001, (double[]){0, 0}), ERR_CONFIG, "blend from sample 70001");
+    is_error(stream_change_blend(s, 70001, (double[]){1, -1}), ERR_CONFIG,
+             "source 1 of the blend has weight -1");
+    no_error(stream_change_blend(s, 70001, (double[]){0, 1}));
+    sample_place p;
+    for (uint64_t i = 70001; i < 70010; i++) {
+        no_error(stream_locate(s, i, &p));
+        assert_int_equal(p.source, 1);
+    }
+    stream_close(s);
+}
+
+static config config_of(source_config *src, int n, blend_config *blend, int n_blend) {
+    config c = {.run.seed = 3};
+    c.data.seq_len = SEQ;
+    c.data.shuffle = true;
+    c.data.train = src;
+    c.data.n_train = n;
+    c.data.blend = blend;
+    c.data.n_blend = n_blend;
+    return c;
+}
+
+static char *order_of(const config *c) {
+    stream *s;
+    no_error(open_blend(c, &any, &s));
+    char *text = data_order(c, s);
+    assert_non_null(text);
+    stream_close(s);
+    return text;
+}
+
+// What is past must stay; what is to come may change, and so may sources that had no share yet.
+static void test_only_the_past_is_fixed(void **state) {
+    (void)state;
+    source_config src[2] = {source_of(at("big-*.h5"), 3), source_of(at("small.h5"), 1)};
+    source_config more[3] = {src[0], src[1], source_of(at("big-1.h5"), 0)};
+    blend_config one[] = {{100, (double[]){1, 2}, 2}}, other[] = {{100, (double[]){1, 3}, 2}};
+    blend_config earlier[] = {{99, (double[]){1, 2}, 2}}, two[] = {one[0], {200, (double[]){1, 1}, 2}};
+    blend_config third[] = {{100, (double[]){1, 2, 0}, 3}, {300, (double[]){1, 2, 1}, 3}};
+    config before = config_of(src, 2, one, 1);
+    const struct {
+        config now;
+        uint64_t first_different; // position at which it is
+    } cases[] = {{before, UINT64_MAX},
+                 {config_of(src, 2, NULL, 0), 100},
+                 {config_of(src, 2, other, 1), 100},
+                 {config_of(src, 2, earlier, 1), 99},
+                 {config_of(src, 2, two, 2), 200},
+                 {config_of(more, 3, third, 2), 300}};
+    char *was = order_of(&before);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *now = order_of(&cases[i].now);
+        for (uint64_t p = 0; p < 400; p++)
+            if (same_past(was, now, p) != (p <= cases[i].first_different))
+                fail_msg("case %zu, position %llu:\n%s\n%s", i, (unsigned long long)p, was, now);
+        free(now);
+    }
+    config seed = before;
+    seed.run.seed = 4;
+    char *now = order_of(&seed);
+    assert_false(same_past(was, now, 0));
+    free(now), free(was);
+}
+
 static void test_seeds_differ(void **state) {
     (void)state;
-    stream *a = open_blend(1, true), *b = open_blend(2, true);
+    stream *a = open_two(1, true), *b = open_two(2, true);
     int same = 0;
     for (uint64_t i = 0; i < 200; i++) {
         sample_place p, q;
@@ -376,12 +543,17 @@ int main(void) {
         cmocka_unit_test(test_permutation_is_a_bijection),
         cmocka_unit_test(test_permutation_mixes),
         cmocka_unit_test(test_deal_is_exact),
+        cmocka_unit_test(test_shares_are_within_one),
         cmocka_unit_test(test_deal_refuses),
         cmocka_unit_test(test_golden_order),
         cmocka_unit_test(test_windows),
         cmocka_unit_test(test_every_pass_takes_every_window_once),
         cmocka_unit_test(test_order_is_the_same_on_every_mesh),
         cmocka_unit_test(test_rows_stay_until_the_next_call),
+        cmocka_unit_test(test_blend_changes),
+        cmocka_unit_test(test_changes_on_every_mesh),
+        cmocka_unit_test(test_bad_changes),
+        cmocka_unit_test(test_only_the_past_is_fixed),
         cmocka_unit_test(test_seeds_differ),
         cmocka_unit_test(test_reader_errors_arrive),
         cmocka_unit_test(test_mismatches),
