@@ -93,6 +93,9 @@ TESTSRC  := $(foreach d,$(TESTDIRS),$(wildcard tests/$(d)/*.c))
 UNIT     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNITSRC))
 TESTBIN  := $(UNIT) $(foreach s,$(TESTSRC),$(BUILD)/tests/$(notdir $(s:.c=)))
 
+# the lab of tests/cluster can only be set up by root
+LAB_GROUP := $(if $(filter 0,$(shell id -u)),cluster)
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -107,9 +110,14 @@ demo: ## set up, build, then deepen and train a small model on real text (5 minu
 	@SOLAR=$(abspath $(BUILD)/solar) jobs/demo.sh
 
 check: ## set up, build, run every test (10 minutes at most)
-	@tests/setup/install.sh build check
+	@tests/setup/install.sh build check $(LAB_GROUP)
 	@$(MAKE) --no-print-directory program testbins
 	@tests/run.sh $(BUILD)
+
+check-cluster: ## root: several hosts and a real Slurm on this machine; every way a job can end
+	@tests/setup/install.sh build check cluster
+	@$(MAKE) --no-print-directory program testbins
+	@FULL=1 tests/run.sh $(BUILD) cluster
 
 build: ## set up and build the program into build/solar
 	@tests/setup/install.sh build
@@ -210,4 +218,4 @@ $(BUILD)/tidy/%.log: %.c .clang-tidy tests/lint/analyzer.h $(wildcard include/*.
 
 -include $(OBJ:.o=.d) $(TESTBIN:=.d)
 FORCE:
-.PHONY: help demo check build setup check-quick check-fresh lint format install clean program testbins unit cuda-note tidy-list FORCE
+.PHONY: help demo check check-cluster build setup check-quick check-fresh lint format install clean program testbins unit cuda-note tidy-list FORCE

@@ -13,7 +13,7 @@
 
 static const command *const commands[] = {
     &cmd_plan, &cmd_upscale,  &cmd_verify,  &cmd_tokenize, &cmd_data,   &cmd_train,
-    &cmd_eval, &cmd_generate, &cmd_inspect, &cmd_config,   &cmd_status,
+    &cmd_eval, &cmd_generate, &cmd_inspect, &cmd_config,   &cmd_status, &cmd_preflight,
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 

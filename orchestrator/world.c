@@ -13,16 +13,17 @@ static int env_int(const char *name) {
 }
 
 // A launcher without a working process manager interface starts N programs that each believe to be alone.
+// What the job asked for (SOLAR_RANKS, set by slurm/chain.sh) counts most, then what the launcher says.
 static err *check_size(int size) {
     int slurm = getenv("SLURM_STEP_ID") ? env_int("SLURM_STEP_NUM_TASKS") : 0,
-        ompi = env_int("OMPI_COMM_WORLD_SIZE");
-    int meant = ompi ? ompi : slurm;
-    if (!meant || meant == size || (size == 1 && !ompi && !getenv("SLURM_PROCID"))) return NULL;
+        ompi = env_int("OMPI_COMM_WORLD_SIZE"), asked = env_int("SOLAR_RANKS");
+    int meant = asked ? asked : ompi ? ompi : slurm;
+    if (!meant || meant == size || (size == 1 && !asked && !ompi && !getenv("SLURM_PROCID"))) return NULL;
     return err_new(
         ERR_PEER,
-        "MPI sees %d rank(s), the launcher started %d. The launcher and this MPI do not speak to each other: "
+        "MPI sees %d rank(s), the %s started %d. The launcher and this MPI do not speak to each other: "
         "try `srun --mpi=pmix`, or `mpirun` inside the allocation",
-        size, meant);
+        size, asked ? "job" : "launcher", meant);
 }
 
 // Cores of this rank: those that it may run on, shared with the ranks of this host that may run on the very

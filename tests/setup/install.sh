@@ -1,6 +1,6 @@
 #!/bin/sh
 # Finds which packages of the named groups are missing and installs just those with apt.
-# usage: install.sh GROUP...      groups: build check demo lint clang (see ./packages)
+# usage: install.sh GROUP...      groups: build check cluster demo lint clang (see ./packages)
 set -eu
 
 table=$(dirname "$0")/packages

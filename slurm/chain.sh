@@ -1,0 +1,264 @@
+# shellcheck shell=bash
+# A run as a chain of lives of one Slurm job: what jobs/*.slurm share. To be sourced, after slurm/site.env.
+#
+#   chain_begin CONFIG [--set ...]...   finds the run directory, notes this life; ends where going on is no use
+#   chain_preflight                     looks at every node; one that is unfit is left out of the next life
+#   chain_run COMMAND...                the program on all ranks; signals of the job reach it; sets $status
+#   chain_end                           done, back into the queue, or stopped with a report
+#
+# What happens is kept in RUN/lives.jsonl (solar status RUN). Nothing here needs privileges.
+
+say() { echo "== solar: $*"; }
+
+# {"event": ...} into the diary of the run. The words after the event are pairs of key and text.
+note() {
+    local line
+    line="{\"event\":\"$1\",\"time\":$(date +%s.%3N),\"job\":\"$SLURM_JOB_ID\""
+    line+=",\"restart\":\"${SLURM_RESTART_COUNT:-0}\",\"nodes\":\"$SLURM_JOB_NODELIST\""
+    shift
+    while [ $# -ge 2 ]; do
+        case $2 in *[!0-9]* | '') line+=",\"$1\":\"$(tr -d '"\\\n\r' <<<"$2")\"" ;; *) line+=",\"$1\":$2" ;; esac
+        shift 2
+    done
+    echo "$line}" >>"$run/lives.jsonl" || say "the diary $run/lives.jsonl cannot be written; going on"
+}
+
+stop() { # CODE TEXT: the chain ends here
+    say "stopped: $2"
+    note exit code "$1" why "$2"
+    $SOLAR status "$run" || true
+    exit "$1"
+}
+
+# ---- what Slurm knows
+
+job_field() { scontrol show job "$SLURM_JOB_ID" 2>/dev/null | tr ' ' '\n' | sed -n "s/^$1=//p" | head -n 1; }
+node_field() { scontrol show node "$1" 2>/dev/null | tr ' ' '\n' | sed -n "s/^$2=//p" | head -n 1; }
+nodes_of() { scontrol show hostnames "$1"; }
+
+# The end of the job in seconds since 1970, for the program's own reckoning. Newer versions of Slurm set it.
+read_deadline() {
+    local end
+    [ -z "${SLURM_JOB_END_TIME:-}" ] || return 0
+    end=$(date -d "$(job_field EndTime)" +%s 2>/dev/null) && export SLURM_JOB_END_TIME=$end
+}
+
+# ---- the run
+
+# run.dir of a config as the program understands it. Options other than --set are the training's.
+run_directory() {
+    local args=()
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --set) args+=("$1" "${2:-}") && shift ;;
+        --fresh | --overwrite) echo "$1 would begin anew at every restart of the job: leave it away and set another run.dir" >&2; return 2 ;;
+        --set=* | [!-]*) args+=("$1") ;;
+        esac
+        shift
+    done
+    $SOLAR config "${args[@]}" >"${TMPDIR:-/tmp}/solar-config.$SLURM_JOB_ID" || return
+    sed -n '/^run:/,/^[^ ]/s/^ *dir: *"\{0,1\}\([^"]*\)"\{0,1\}$/\1/p' "${TMPDIR:-/tmp}/solar-config.$SLURM_JOB_ID" | head -n 1
+    rm -f "${TMPDIR:-/tmp}/solar-config.$SLURM_JOB_ID"
+}
+
+ask() { $SOLAR status "$run" --print "$1" 2>/dev/null; }
+checkpoint() { ask checkpoint || echo 0; }
+
+# A life that wrote no exit was cut: by a dead node, by a preemption, by hand. A node that is down, or was started
+# again since that life began, is why.
+blame_for_cut_life() {
+    local last began node state started
+    last=$(grep '"event":"job"' "$run/lives.jsonl" 2>/dev/null | tail -n 1)
+    [ -n "$last" ] && ! sed -n '/"event":"job"/h;/"event":"job"/!H;${x;p}' "$run/lives.jsonl" | grep -q '"event":"exit"' || return 0
+    began=$(sed 's/.*"time":\([0-9]*\).*/\1/' <<<"$last")
+    for node in $(nodes_of "$(sed 's/.*"nodes":"\([^"]*\)".*/\1/' <<<"$last")"); do
+        state=$(node_field "$node" State)
+        started=$(date -d "$(node_field "$node" SlurmdStartTime)" +%s 2>/dev/null || echo 0)
+        case $state in *DOWN* | *NOT_RESPONDING* | *FAIL* | *POWER*) ;; *) [ "$started" -gt "$began" ] || continue ;; esac
+        say "node $node died under the former life (now $state)"
+        note death node "$node" why "the node went down under a life"
+    done
+}
+
+chain_begin() {
+    local code idle
+    run=$(run_directory "$@")
+    code=$?
+    [ $code -eq 0 ] && [ -n "$run" ] || { say "the config cannot be used (exit status $code)"; exit $((code ? code : 3)); }
+    mkdir -p "$run" || exit 6
+    say "job $SLURM_JOB_ID, life $((${SLURM_RESTART_COUNT:-0} + 1)), $SLURM_JOB_NUM_NODES node(s) $SLURM_JOB_NODELIST, $SLURM_NTASKS ranks, $(date)"
+    blame_for_cut_life
+    note job checkpoint "$(checkpoint)"
+    idle=$(ask idle)
+    [ "${idle:-0}" -le "$SOLAR_IDLE_LIVES" ] || stop 1 "$((idle - 1)) lives without a new checkpoint: a crash loop, see RUN/lives.jsonl and the log above"
+    avoid_left_out
+}
+
+# ---- nodes
+
+# Options that keep a requeued job off the nodes left out; fails when too few would remain.
+left_out_fits() {
+    local all
+    all=$(sinfo -h -N -p "$SLURM_JOB_PARTITION" -o %N | sort -u | grep -vxF "$(tr ',' '\n' <<<"$1")" | wc -l)
+    [ "$all" -ge "$SLURM_JOB_NUM_NODES" ]
+}
+
+# When Slurm restarted the job by itself it knew nothing of them.
+avoid_left_out() {
+    local out mine
+    out=$(ask left-out)
+    [ -n "$out" ] || return 0
+    mine=$(nodes_of "$SLURM_JOB_NODELIST" | grep -xF "$(tr ',' '\n' <<<"$out")") || return 0
+    say "node(s) left out of this run are in the job again:" $mine
+    note exit code 75 why "on a node that is left out"
+    requeue
+}
+
+chain_preflight() {
+    local found code
+    [ "$SOLAR_PREFLIGHT" != off ] || return 0
+    found=$(slurm/preflight "$run" $SOLAR_PREFLIGHT 2>&1)
+    code=$?
+    echo "$found"
+    [ $code -ne 0 ] || return 0
+    grep '^unfit ' <<<"$found" | while read -r _ node why; do note unfit node "$node" why "$why"; done
+    note exit code $code why "the preflight failed"
+    [ "$(ask idle || echo 1)" -lt "$SOLAR_IDLE_LIVES" ] || stop 1 "the preflight of $SOLAR_IDLE_LIVES lives failed"
+    requeue
+}
+
+# ---- the program
+
+set_network() {
+    # a peer that is silent for 11 s is gone; by default mpirun would wait for many minutes
+    export OMPI_MCA_oob_tcp_keepalive_time=5 OMPI_MCA_oob_tcp_keepalive_intvl=2 OMPI_MCA_oob_tcp_keepalive_probes=3
+    export PRTE_MCA_oob_tcp_keepalive_time=5 PRTE_MCA_oob_tcp_keepalive_intvl=2 PRTE_MCA_oob_tcp_keepalive_probes=3
+    if [ -n "$SOLAR_NET" ]; then
+        export OMPI_MCA_btl_tcp_if_include=$SOLAR_NET OMPI_MCA_oob_tcp_if_include=$SOLAR_NET PRTE_MCA_oob_tcp_if_include=$SOLAR_NET
+        export NCCL_SOCKET_IFNAME=$SOLAR_NET
+    fi
+    if [ -n "$SOLAR_HCA" ]; then export UCX_NET_DEVICES=$SOLAR_HCA NCCL_IB_HCA=$SOLAR_HCA; fi
+}
+
+# launch EACH COMMAND...: on all ranks ("all") or once on every node ("node")
+launch() {
+    local each=$1
+    shift
+    case $SOLAR_LAUNCH-$each in
+    # a rank that failed takes the others along at once, one that only ended after a minute
+    srun-all) exec srun $SOLAR_SRUN --kill-on-bad-exit=1 --wait=60 "$@" ;;
+    srun-node) exec srun $SOLAR_SRUN --kill-on-bad-exit=1 --wait=60 --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 "$@" ;;
+    mpirun-all) exec mpirun -np "$SLURM_NTASKS" "$@" ;;
+    mpirun-node) exec mpirun -np "$SLURM_JOB_NUM_NODES" --map-by ppr:1:node "$@" ;;
+    *) say "SOLAR_LAUNCH=$SOLAR_LAUNCH: expected srun or mpirun"; exit 2 ;;
+    esac
+}
+
+# Did the program write its last word in this life?
+ended_by_itself() { tail -n 1 "$run/lives.jsonl" | grep -q '"event":"end"'; }
+
+# Every signal that asks a job to end is passed to the ranks as USR1: they save and end with 75. USR2 asks them to
+# save and go on.
+pass_on() {
+    say "signal for the ranks: $1, $(date)"
+    kill -"$1" "$child" 2>/dev/null
+}
+
+chain_run() {
+    local word
+    set_network
+    read_deadline
+    export SOLAR_RANKS=$SLURM_NTASKS # compared with what MPI sees
+    log_from=$(stat -L -c %s /proc/$$/fd/1 2>/dev/null || echo 0)
+    launch all "$@" &
+    child=$!
+    for word in TERM INT HUP USR1; do trap 'pass_on USR1' $word; done
+    trap 'pass_on USR2' USR2
+    while :; do # a signal ends the wait, not the child
+        wait $child
+        status=$?
+        kill -0 $child 2>/dev/null || break
+    done
+    wait $child 2>/dev/null # it may have ended between the two; 127: its status was taken already
+    word=$?
+    [ $word -eq 127 ] || status=$word
+    # ranks that ended well are killed too when others ended with 75 before them: the diary knows better
+    if [ $status -ne 0 ] && [ "$(ask state)" = "stopped, to be run again" ] && ended_by_itself; then status=75; fi
+}
+
+# ---- what comes after it
+
+# What this life has written to the log of the job.
+life_log() { tail -c "+$((log_from + 1))" "/proc/$$/fd/1" 2>/dev/null; }
+
+# The node whose rank was the first to be killed, unless somebody cancelled the step.
+node_of_first_death() {
+    local log
+    log=$(life_log)
+    if grep -q 'Force Terminated' <<<"$log"; then return; fi
+    sed -n -e '/Job step aborted\|CANCELLED AT/q' \
+        -e 's/^srun: error: \([^:]*\): task [0-9]*: \(Killed\|Segmentation fault\|Bus error\|Aborted\).*/\1 \2/p' \
+        -e 's/^mpirun noticed that process rank .* on node \([^ ]*\) exited on signal \([0-9]*\).*/\1 signal \2/p' <<<"$log" | head -n 1
+}
+
+# Nodes that take no task, all asked at once.
+silent_nodes() {
+    local node
+    for node in $(nodes_of "$SLURM_JOB_NODELIST"); do
+        case $(node_field "$node" State) in
+        *DOWN* | *NOT_RESPONDING* | *FAIL*) echo "$node" ;;
+        *) timeout 15 srun --overlap --mpi=none -N 1 -n 1 -w "$node" true >/dev/null 2>&1 || echo "$node" ;;
+        esac &
+    done
+    wait
+}
+
+blame_for_crash() {
+    local node why silent
+    silent=$(silent_nodes)
+    for node in $silent; do
+        say "node $node does not answer"
+        note death node "$node" why "does not answer"
+    done
+    [ -z "$silent" ] || return 0
+    read -r node why <<<"$(node_of_first_death)"
+    [ -n "$node" ] || return 0
+    say "the first rank to die was on node $node ($why)"
+    note death node "$node" why "a rank ended by itself: $why"
+}
+
+# Back into the queue, off the nodes that are left out. A job that was cancelled or preempted is not RUNNING any
+# more: then Slurm has decided already.
+requeue() {
+    local state out given
+    state=$(squeue -h -j "$SLURM_JOB_ID" -o %T)
+    case $state in
+    RUNNING | SUSPENDED) ;;
+    *) say "not put back by this script: the job is ${state:-gone}"; exit 75 ;;
+    esac
+    out=$(ask left-out)
+    if [ -n "$out" ] && ! left_out_fits "$out"; then stop 1 "too few nodes are left beside those left out ($out)"; fi
+    trap '' TERM # requeueing ends this script; the exclusion can only be set after it
+    given=$(job_field ExcNodeList)
+    say "back into the queue${out:+, without $out}"
+    scontrol requeue "$SLURM_JOB_ID" || stop 1 "scontrol requeue failed: submit the same job again"
+    if [ -n "$out" ]; then
+        case $given in '' | '(null)') ;; *) out=$given,$out ;; esac
+        scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$out" || say "the nodes $out could not be excluded"
+    fi
+    exit 0
+}
+
+chain_end() {
+    say "exit status $status, $(date)"
+    case $status in
+    0) note exit code 0; say "done"; exit 0 ;;
+    2 | 3 | 4 | 7) stop "$status" "it would end the same way again: see the error above, then submit the same job again" ;;
+    75) note exit code 75; requeue ;;
+    esac
+    blame_for_crash
+    note exit code "$status"
+    [ "$(ask idle || echo 1)" -lt "$SOLAR_IDLE_LIVES" ] ||
+        stop "$status" "$(ask idle) lives without a new checkpoint: a crash loop, see the log above"
+    requeue
+}
