@@ -11,6 +11,7 @@
 #include "depth.h"
 #include "dtype.h"
 #include "err.h"
+#include "mesh.h"
 #include "recompute.h"
 
 typedef struct source_config {
@@ -62,9 +63,12 @@ typedef struct config {
         bool allow_tokenizer_mismatch; // default false
     } data;
     struct {
-        int64_t pipeline, tensor;
-        int64_t *layers_per_stage; // NULL: chosen, aligned to the seam
+        int64_t pipeline, tensor, interleave;
+        mesh_order order;
+        bool sequence_parallel;
+        int64_t *layers_per_stage; // of every virtual stage; NULL: chosen, aligned to the seam
         int n_layers_per_stage;
+        bool seam_inside; // layers_per_stage may leave a seam inside a stage
     } mesh;
     struct {
         int64_t global_batch, micro_batch, steps;
@@ -80,6 +84,7 @@ typedef struct config {
     } train;
     struct {
         double lr, beta1, beta2, eps, weight_decay, clip_norm; // clip_norm 0: off
+        bool shard;                                            // over data ranks (ZeRO-1)
     } optimizer;                                               // kind: adamw
     struct {                                                   // multipliers of the learning rate; 0 freezes
         double embedding, head, half_a, half_b, seam, fresh;   // fresh: "new"

@@ -42,7 +42,7 @@ typedef struct tensor_row {
     char donor[80]; // name in the base model
     role role;
     int layer; // -1 outside the layers
-    int stage; // 0 for the embedding, last for final norm and head
+    int stage; // pipeline rank that holds it: 0 for the embedding, the last for final norm and head
     int ndim;
     int64_t shape[2]; // shape[1] is 1 for vectors
     int axis;         // tensor-parallel axis: 0 rows, 1 columns, -1 replicated

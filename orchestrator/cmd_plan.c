@@ -9,15 +9,13 @@ static err *plan_config(const char *path, const opt_list *set, int64_t ranks) {
     config *c = NULL;
     blueprint b = {0};
     depth_ask ask;
-    int *counts = NULL;
     TRY(config_load(path, set->item, set->count, false, &c));
-    counts = plan_counts(c);
     ask = config_depth(c);
-    TRY(blueprint_make(c->model.base, &ask, (int)c->mesh.pipeline, counts, &b));
+    layout_shape stages = plan_layout(c);
+    TRY(blueprint_make(c->model.base, &ask, &stages, &b));
     if (!ranks) ranks = c->mesh.pipeline * c->mesh.tensor;
     TRY(plan_print(stdout, c, &b, (int)ranks));
 done:
-    free(counts);
     blueprint_free(&b);
     config_free(c);
     return e;

@@ -195,11 +195,16 @@ static err *check_blend(const node *root, config *c) {
 }
 
 static err *check_layout(const node *root, config *c) {
-    long long stages = c->mesh.pipeline;
+    long long stages = c->mesh.pipeline * c->mesh.interleave;
     int count = c->mesh.n_layers_per_stage;
+    if (c->mesh.interleave > 1 && c->mesh.pipeline == 1)
+        return place_error(place_of(root, "mesh.interleave"),
+                           "mesh.interleave: found %lld, expected 1 with mesh.pipeline 1",
+                           (long long)c->mesh.interleave);
     if (count == 0 || count == stages) return NULL;
     return place_error(place_of(root, "mesh.layout"),
-                       "mesh.layout: found %d numbers, expected one for each of mesh.pipeline, which is %lld",
+                       "mesh.layout: found %d numbers, expected one for each of mesh.pipeline x "
+                       "mesh.interleave, which is %lld",
                        count, stages);
 }
 

@@ -6,14 +6,24 @@
 #include "../worker/weights.h"
 #include "log.h"
 
-err *blueprint_make(const char *dir, const depth_ask *ask, int pp, const int *counts, blueprint *out) {
+// Cost of the head in units of a layer: parameters, each of which is one multiplication a token. The
+// embedding is a look-up and multiplies nothing.
+static double head_cost(const model_spec *s) {
+    double ends = (double)(s->vocab * s->hidden) * (s->tied ? 1 : 2);
+    double layer = ((double)spec_parameters(s) - ends) / (double)s->layers;
+    return (double)(s->vocab * s->hidden) / layer;
+}
+
+err *blueprint_make(const char *dir, const depth_ask *ask, const layout_shape *stages, blueprint *out) {
     err *e = NULL;
+    layout_shape shape = *stages;
     *out = (blueprint){0};
     TRY(spec_load(dir, &out->base));
     int n = (int)out->base->layers;
     TRY(ask ? depth_make(n, ask, &out->plan) : depth_identity(n, &out->plan));
     TRY(spec_deepen(out->base, out->plan, &out->spec));
-    TRY(layout_make(out->plan, pp, counts, &out->stages));
+    shape.head_cost = head_cost(out->spec);
+    TRY(layout_make(out->plan, &shape, &out->stages));
     TRY(table_make(out->spec, out->plan, out->stages, &out->table));
     return NULL;
 done:
@@ -53,11 +63,10 @@ done:
 
 static err *build(const engine_options *o, const world *w, engine *g) {
     err *e = NULL;
-    part_shape shape = {
-        .dt = o->dt, .use = o->use, .batch = o->batch, .rows = o->rows, .slots = 1, .micro = 1};
+    part_shape shape = {.dt = o->dt, .use = o->use, .batch = o->batch, .rows = o->rows, .micro = 1};
     int threads = o->threads ? o->threads : world_threads(w);
-    TRY(mesh_make(w->size, w->rank, o->pp, o->tp, &g->m));
-    TRY(blueprint_make(o->dir, &o->depth, o->pp, NULL, &g->b));
+    TRY(mesh_make(w->size, w->rank, o->pp, o->tp, MESH_TDP, &g->m));
+    TRY(blueprint_make(o->dir, &o->depth, &(layout_shape){.pp = o->pp, .interleave = 1}, &g->b));
     TRY(device_open(o->device, w, threads, &g->dev));
     TRY(part_make(g->b.spec, g->b.plan, g->b.stages, g->b.table, &g->m, &shape, g->dev, &g->p));
     TRY(load_base(g, o->dir));

@@ -39,8 +39,8 @@ typedef struct blueprint {
     layout *stages;
     table *table;
 } blueprint;
-// ask NULL: the base as it is. counts: explicit layers per stage or NULL.
-err *blueprint_make(const char *dir, const depth_ask *ask, int pp, const int *counts, blueprint *out);
+// ask NULL: the base as it is. The costs in `stages` are filled in here.
+err *blueprint_make(const char *dir, const depth_ask *ask, const layout_shape *stages, blueprint *out);
 void blueprint_free(blueprint *b);
 
 // ---- device

@@ -77,7 +77,6 @@ static err *measure_base(training *t, blueprint *b, double loss[MAX_VALID]) {
                         .use = PART_INFER,
                         .batch = t->cfg->train.micro_batch,
                         .rows = t->cfg->data.seq_len,
-                        .slots = 1,
                         .micro = 1};
     err *mine = part_make(b->spec, b->plan, b->stages, b->table, &t->m, &shape, t->dev, &p);
     if (!mine) mine = st_open(t->cfg->model.base, &files);
@@ -105,7 +104,7 @@ err *evaluate_base(training *t) {
                      (long long)t->b.base->layers, t->m.pp);
         return NULL;
     }
-    TRY(blueprint_make(t->cfg->model.base, NULL, t->m.pp, NULL, &base));
+    TRY(blueprint_make(t->cfg->model.base, NULL, &(layout_shape){.pp = t->m.pp, .interleave = 1}, &base));
     TRY(measure_base(t, &base, loss));
     if (t->m.rank) goto done;
     log_info("base model: validation loss %.4f", t->state.base_loss);

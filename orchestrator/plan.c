@@ -9,12 +9,11 @@
 #include "log.h"
 #include "lr.h"
 
-int *plan_counts(const config *c) {
-    if (!c->mesh.layers_per_stage) return NULL;
-    int *counts = calloc((size_t)c->mesh.n_layers_per_stage, sizeof *counts);
-    for (int i = 0; counts && i < c->mesh.n_layers_per_stage; i++)
-        counts[i] = (int)c->mesh.layers_per_stage[i];
-    return counts;
+layout_shape plan_layout(const config *c) {
+    return (layout_shape){.pp = (int)c->mesh.pipeline,
+                          .interleave = (int)c->mesh.interleave,
+                          .counts = c->mesh.layers_per_stage,
+                          .seam_inside = c->mesh.seam_inside};
 }
 
 err *plan_shape(const config *c, const mesh *m, part_shape *out) {
@@ -30,7 +29,8 @@ err *plan_shape(const config *c, const mesh *m, part_shape *out) {
                         .use = PART_TRAIN,
                         .batch = c->train.micro_batch,
                         .rows = c->data.seq_len,
-                        .slots = part_slots(m, micro),
+                        .sequence = c->mesh.sequence_parallel,
+                        .shard = c->optimizer.shard,
                         .recompute = c->train.recompute,
                         .recompute_every = (int)c->train.recompute_every,
                         .micro = (int)micro};
@@ -164,7 +164,7 @@ err *plan_print(FILE *out, const config *c, const blueprint *b, int world) {
     err *e = NULL;
     mesh m;
     part_shape shape;
-    TRY(mesh_make(world, 0, (int)c->mesh.pipeline, (int)c->mesh.tensor, &m));
+    TRY(mesh_make(world, 0, (int)c->mesh.pipeline, (int)c->mesh.tensor, c->mesh.order, &m));
     TRY(table_check_tp(b->spec, m.tp));
     TRY(plan_shape(c, &m, &shape));
     TRY(check_message(c, b, &m));

@@ -14,7 +14,7 @@ err *plan_shape(const config *c, const mesh *m, part_shape *out);
 err *plan_print(FILE *out, const config *c, const blueprint *b, int world);
 // As plan_print, into a string that the caller frees.
 err *plan_text(const config *c, const blueprint *b, int world, char **out);
-// Explicit layers per stage of the config as ints (caller frees), NULL when there are none.
-int *plan_counts(const config *c);
+// How the config wants the layers cut into stages; borrows from it.
+layout_shape plan_layout(const config *c);
 
 #endif

@@ -17,6 +17,9 @@ _Static_assert(SCHED_WSD == 0 && SCHED_COSINE == 1 && SCHED_LINEAR == 2 && SCHED
                "the order of the words of schedule.kind");
 _Static_assert(sizeof(recompute_kind) == sizeof(int) && RECOMPUTE_SELECTIVE == 1 && RECOMPUTE_FULL == 2,
                "the order of the words of train.recompute");
+_Static_assert(sizeof(mesh_order) == sizeof(int) && MESH_TDP == 0 && MESH_TPD == 1 && MESH_DTP == 2 &&
+                   MESH_DPT == 3 && MESH_PTD == 4 && MESH_PDT == 5,
+               "the order of the words of mesh.order");
 _Static_assert(DT_F32 == 0 && DT_BF16 == 1, "the order of the words of train.precision");
 _Static_assert(AT(optimizer.beta2) == AT(optimizer.beta1) + sizeof(double), "betas are a KEY_PAIR");
 
@@ -85,10 +88,21 @@ const key schema[] = {
      "Pipeline stages. Ranks / (pipeline x tensor) are data parallel."},
     {"mesh.tensor", KEY_INT, AT(mesh.tensor), 0, "1", "[1, 4096]", "ranks",
      "Ranks that share every layer of a stage."},
+    {"mesh.interleave", KEY_INT, AT(mesh.interleave), 0, "1", "[1, 1024]", "virtual stages",
+     "Virtual stages of every pipeline rank. 1: 1F1B; v > 1: interleaved 1F1B, which divides the idle share of the "
+     "pipeline by v and sends v times as many messages. pipeline x interleave may not exceed the layers."},
+    {"mesh.order", KEY_CHOICE, AT(mesh.order), 0, "tdp", "tdp|tpd|dtp|dpt|ptd|pdt", NULL,
+     "Which ranks are neighbours, innermost first: t tensor, d data, p pipeline. tdp keeps tensor ranks together (on "
+     "one host, when they are as many as its ranks or divide them); dpt or pdt spreads them over hosts."},
+    {"mesh.sequence_parallel", KEY_BOOL, AT(mesh.sequence_parallel), 0, "false", NULL, NULL,
+     "Between the products of a layer (norms, residuals, what goes from stage to stage) every tensor rank has its share "
+     "of the tokens instead of all: less memory, as many bytes sent."},
     {"mesh.layout", KEY_INTS, AT(mesh.layers_per_stage), AT(mesh.n_layers_per_stage), "null",
      "[1, 100000]", "layers",
-     "Layers of each pipeline stage, such as [12, 12, 12, 12]. By default nearly equal, with the seams on "
-     "stage boundaries."},
+     "Layers of each (virtual) pipeline stage, such as [12, 12, 12, 12]. By default such that the most expensive stage, "
+     "head included, costs as little as it can, with the seams on stage boundaries."},
+    {"mesh.seam_inside", KEY_BOOL, AT(mesh.seam_inside), 0, "false", NULL, NULL,
+     "Let mesh.layout put a seam inside a stage although there are boundaries enough."},
 
     {"train.global_batch", KEY_INT, AT(train.global_batch), 0, NULL, "[1, 16777216]", "sequences",
      "Sequences of one optimizer step, over all ranks."},
@@ -132,6 +146,9 @@ const key schema[] = {
      "Decay of matrices, times the learning rate; norms and biases do not decay."},
     {"optimizer.clip_norm", KEY_REAL, AT(optimizer.clip_norm), 0, "1.0", "[0, inf)", NULL,
      "Gradients are scaled down to this global L2 norm. 0: off."},
+
+    {"optimizer.shard", KEY_BOOL, AT(optimizer.shard), 0, "false", NULL, NULL,
+     "ZeRO-1: every data rank keeps and updates its share of the optimizer state only. The same bits as without."},
 
     {"lr_scale.embedding", KEY_REAL, AT(lr_scale.embedding), 0, "1.0", "[0, 1000]", NULL,
      "Multiplies the learning rate of the embedding (and of a tied head). 0 freezes: no update, no decay, no share in "

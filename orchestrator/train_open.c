@@ -18,17 +18,16 @@ static err *open_mesh(training *t) {
     err *e = NULL;
     const config *c = t->cfg;
     const depth_ask ask = config_depth(c);
-    int *counts = plan_counts(c);
+    const layout_shape stages = plan_layout(c);
     int threads = c->train.threads ? (int)c->train.threads : world_threads(t->w);
-    TRY(mesh_make(t->w->size, t->w->rank, (int)c->mesh.pipeline, (int)c->mesh.tensor, &t->m));
-    TRY(blueprint_make(c->model.base, &ask, t->m.pp, counts, &t->b));
+    TRY(mesh_make(t->w->size, t->w->rank, (int)c->mesh.pipeline, (int)c->mesh.tensor, c->mesh.order, &t->m));
+    TRY(blueprint_make(c->model.base, &ask, &stages, &t->b));
     TRY(table_check_tp(t->b.spec, t->m.tp));
     TRY(device_open(c->train.device, t->w, threads, &t->dev));
     if (t->w->rank == 0)
         log_info("device %s, %d thread(s) a rank, %d rank(s) on this host of %d in all", t->dev->ops->name,
                  threads, t->w->local_size, t->w->size);
 done:
-    free(counts);
     return e;
 }
 

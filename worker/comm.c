@@ -6,32 +6,22 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "comm_exchange.h"
 #include "log.h"
 #include "roll_call.h"
 
-enum { SEGMENT = 1 << 20, SPINS = 4096 }; // elements of a sum in one go; polls before giving up the core
+enum { SPINS = 4096 }; // polls before giving up the core
 
-size_t comm_scratch_bytes(void) { return (size_t)SEGMENT * 4 * 3; }
+size_t comm_scratch_bytes(void) { return (size_t)COMM_SEGMENT * 4 * 3; }
 
-static err *mpi_error(int rc, const char *what) {
+err *comm_mpi_error(int rc, const char *what) {
     char text[MPI_MAX_ERROR_STRING];
     int length = 0;
     MPI_Error_string(rc, text, &length);
     return err_new(ERR_PEER, "%s: MPI says: %s", what, text);
 }
 
-#define MPI_TRY(call, what)                                                                                  \
-    do {                                                                                                     \
-        int rc_ = (call);                                                                                    \
-        if (rc_ != MPI_SUCCESS) FAIL_MPI(rc_, what);                                                         \
-    } while (0)
-#define FAIL_MPI(rc, what)                                                                                   \
-    do {                                                                                                     \
-        e = mpi_error(rc, what);                                                                             \
-        goto done;                                                                                           \
-    } while (0)
-
-static err *test_all(MPI_Request *r, int n, const char *what, bool *done) {
+err *comm_test(MPI_Request *r, int n, const char *what, bool *done) {
     err *e = NULL;
     int ready = 0;
     for (int i = 0; i < n; i++) {
@@ -45,13 +35,14 @@ done:
 }
 
 // Polls until all are done, or until this rank or another has waited too long.
-static err *wait_all(comm *c, MPI_Request *r, int n, const char *what) {
+err *comm_wait(comm *c, MPI_Request *r, int n, const char *what) {
     err *e = NULL;
     if (c->listener) return NULL; // nothing is under way
     double start = now_seconds();
     bool done = false;
     for (long polls = 0; !done; polls++) {
-        TRY(test_all(r, n, what, &done));
+        TRY(comm_test(r, n, what, &done));
+        if (!done && c->idle && polls % 64 == 0) c->idle(c->who);
         if (done || polls < SPINS) continue;
         sched_yield(); // ranks may outnumber cores
         if (polls % 256 == 0 && ((c->limit > 0 && now_seconds() - start > c->limit) || roll_is_called(c)))
@@ -62,7 +53,7 @@ done:
     return e;
 }
 
-static err *wait_one(comm *c, MPI_Request *r, const char *what) { return wait_all(c, r, 1, what); }
+static err *wait_one(comm *c, MPI_Request *r, const char *what) { return comm_wait(c, r, 1, what); }
 
 // ---- groups
 
@@ -109,15 +100,18 @@ static void plan_groups(comm *c, int64_t kv_heads, bool tied) {
 static err *new_comm(const mesh *m, device *dev, comm **out) {
     comm *c = calloc(1, sizeof *c);
     char *scratch = malloc(comm_scratch_bytes());
+    int most = m->tp > m->dp ? m->tp : m->dp;
+    MPI_Request *request = malloc(2 * sizeof *request * (size_t)(most > 2 ? most : 2));
     *out = c;
-    if (!c || !scratch) {
+    if (!c || !scratch || !request) {
         free(c);
         free(scratch);
+        free(request);
         *out = NULL;
         return err_new(ERR_SYSTEM, "out of memory for communication buffers (%zu bytes)",
                        comm_scratch_bytes());
     }
-    *c = (comm){.m = *m, .dev = dev, .phase = "start", .scratch = scratch};
+    *c = (comm){.m = *m, .dev = dev, .phase = "start", .scratch = scratch, .request = request};
     return NULL;
 }
 
@@ -159,6 +153,7 @@ void comm_close(comm *c) {
     close_group(&c->tp);
     close_group(&c->world);
     free(c->scratch);
+    free(c->request);
     free(c->hosts);
     free(c);
 }
@@ -176,13 +171,13 @@ const char *comm_kind_name(comm_kind k) {
 
 static comm_kind gather_kind(const group *g) { return g->sum == COMM_CONTROL ? COMM_CONTROL : g->sum + 1; }
 
-static void count(comm *c, comm_kind k, uint64_t messages, uint64_t bytes) {
+void comm_count(comm *c, comm_kind k, uint64_t messages, uint64_t bytes) {
     c->sent[k].messages += messages;
     c->sent[k].bytes += bytes;
 }
 
 // Tells the listener what was counted of a kind since `before`.
-static void tell_together(comm *c, const group *g, comm_kind k, traffic before) {
+void comm_tell_together(comm *c, const group *g, comm_kind k, traffic before) {
     if (!c->listener) return;
     traffic sent = {c->sent[k].messages - before.messages, c->sent[k].bytes - before.bytes};
     c->listener->hear(c->listener, &(comm_event){.act = COMM_ACT_TOGETHER, .kind = k, .g = g, .sent = sent});
@@ -200,7 +195,7 @@ double comm_now(const comm *c) { return c->listener ? c->listener->now(c->listen
 
 static MPI_Datatype mpi_type(dtype dt) { return dt == DT_F32 ? MPI_FLOAT : MPI_UINT16_T; }
 
-static void add_row(float *sum, const char *x, dtype dt, int64_t n, bool first) {
+void comm_add_row(float *sum, const char *x, dtype dt, int64_t n, bool first) {
     const float *f = (const float *)x;
     const bf16 *h = (const bf16 *)x;
     if (dt == DT_F32 && first)
@@ -211,32 +206,20 @@ static void add_row(float *sum, const char *x, dtype dt, int64_t n, bool first) 
         for (int64_t i = 0; i < n; i++) sum[i] = (first ? 0 : sum[i]) + bf16_to_float(h[i]);
 }
 
-static void store_row(char *to, dtype dt, const float *sum, int64_t n) {
+void comm_store_row(char *to, dtype dt, const float *sum, int64_t n) {
     if (dt == DT_F32)
         memcpy(to, sum, (size_t)n * 4);
     else
         for (int64_t i = 0; i < n; i++) ((bf16 *)to)[i] = bf16_from_float(sum[i]);
 }
 
-typedef struct exchange {
-    MPI_Request *request;
-    int count;
-    comm_kind kind;
-} exchange;
+exchange exchange_begin(comm *c, comm_kind kind) { return (exchange){c->request, 0, kind}; }
 
-static err *exchange_make(int size, comm_kind kind, exchange *x) {
-    x->count = 0;
-    x->kind = kind;
-    x->request = malloc(sizeof *x->request * 2 * (size_t)size);
-    return x->request ? NULL : err_new(ERR_SYSTEM, "out of memory for %d requests", 2 * size);
-}
-
-static void exchange_free(exchange *x) { free(x->request); }
-
-static err *post(comm *c, const group *g, exchange *x, bool send, int peer, void *buf, int64_t n, dtype dt) {
+err *exchange_post(comm *c, const group *g, exchange *x, bool send, int peer, void *buf, int64_t n,
+                   dtype dt) {
     err *e = NULL;
     MPI_Request *r = &x->request[x->count++];
-    if (send) count(c, x->kind, 1, (uint64_t)n * dtype_size(dt));
+    if (send) comm_count(c, x->kind, 1, (uint64_t)n * dtype_size(dt));
     if (c->listener) return NULL;
     if (send)
         MPI_TRY(MPI_Isend(buf, (int)n, mpi_type(dt), peer, 1, g->comm, r), "MPI_Isend");
@@ -249,8 +232,8 @@ done:
 // The parts that have come in, and this rank's own at `own`, added in rank order.
 static void add_parts(const group *g, dtype dt, char *own, int64_t n, float *sum, const char *in) {
     for (int r = 0; r < g->size; r++)
-        add_row(sum, r == g->rank ? own : in + (size_t)r * (size_t)n * dtype_size(dt), dt, n, r == 0);
-    store_row(own, dt, sum, n);
+        comm_add_row(sum, r == g->rank ? own : in + (size_t)r * (size_t)n * dtype_size(dt), dt, n, r == 0);
+    comm_store_row(own, dt, sum, n);
 }
 
 static int64_t cut(int64_t n, int parts, int i) { return n * i / parts; }
@@ -267,19 +250,19 @@ static err *sum_segment(comm *c, const group *g, dtype dt, char *buf, int64_t n,
     for (int r = 0; r < g->size; r++) {
         if (r == me) continue;
         int64_t at = cut(n, g->size, r), count = cut(n, g->size, r + 1) - at;
-        TRY(post(c, g, x, false, r, in + (size_t)r * (size_t)mine * w, mine, dt));
-        TRY(post(c, g, x, true, r, buf + (size_t)at * w, count, dt));
+        TRY(exchange_post(c, g, x, false, r, in + (size_t)r * (size_t)mine * w, mine, dt));
+        TRY(exchange_post(c, g, x, true, r, buf + (size_t)at * w, count, dt));
     }
-    TRY(wait_all(c, x->request, x->count, "a sum over ranks"));
+    TRY(comm_wait(c, x->request, x->count, "a sum over ranks"));
     if (!c->listener) add_parts(g, dt, buf + (size_t)lo * w, mine, sum, in);
     x->count = 0;
     for (int r = 0; r < g->size; r++) {
         if (r == me) continue;
         int64_t at = cut(n, g->size, r), count = cut(n, g->size, r + 1) - at;
-        TRY(post(c, g, x, false, r, buf + (size_t)at * w, count, dt));
-        TRY(post(c, g, x, true, r, buf + (size_t)lo * w, mine, dt));
+        TRY(exchange_post(c, g, x, false, r, buf + (size_t)at * w, count, dt));
+        TRY(exchange_post(c, g, x, true, r, buf + (size_t)lo * w, mine, dt));
     }
-    TRY(wait_all(c, x->request, x->count, "a sum over ranks"));
+    TRY(comm_wait(c, x->request, x->count, "a sum over ranks"));
 done:
     return e;
 }
@@ -287,15 +270,14 @@ done:
 err *comm_sum(comm *c, const group *g, dtype dt, void *buf, int64_t n) {
     if (g->size <= 1 || n == 0) return NULL;
     err *e = NULL;
-    exchange x = {0};
+    exchange x = exchange_begin(c, g->sum);
     size_t w = dtype_size(dt);
     float *sum = (float *)c->scratch;
-    char *in = c->scratch + (size_t)SEGMENT * 4, *stage = in + (size_t)SEGMENT * 4;
+    char *in = c->scratch + (size_t)COMM_SEGMENT * 4, *stage = in + (size_t)COMM_SEGMENT * 4;
     const ops *k = c->dev->ops;
     traffic before = c->sent[g->sum];
-    TRY(exchange_make(g->size, g->sum, &x));
     // The parts of a segment differ by at most one element: leave room for size of the longest.
-    int64_t most = SEGMENT - g->size;
+    int64_t most = COMM_SEGMENT - g->size;
     for (int64_t at = 0; at < n; at += most) {
         int64_t count = n - at < most ? n - at : most;
         char *seg = (char *)buf + (size_t)at * w;
@@ -303,9 +285,8 @@ err *comm_sum(comm *c, const group *g, dtype dt, void *buf, int64_t n) {
         TRY(sum_segment(c, g, dt, k->host_memory ? seg : stage, count, sum, in, &x));
         if (!k->host_memory) k->upload(c->dev, seg, stage, (size_t)count * w);
     }
-    tell_together(c, g, g->sum, before);
+    comm_tell_together(c, g, g->sum, before);
 done:
-    exchange_free(&x);
     return e;
 }
 
@@ -320,8 +301,8 @@ static err *gather_bytes(comm *c, const group *g, const void *mine, void *all, s
     traffic before = c->sent[k];
     uint64_t others = (uint64_t)g->size - 1;
     if (bytes > INT_MAX) FAIL(ERR_RUNTIME, "%s: %zu bytes in one message", what, bytes);
-    count(c, k, others, others * bytes);
-    tell_together(c, g, k, before);
+    comm_count(c, k, others, others * bytes);
+    comm_tell_together(c, g, k, before);
     if (c->listener) return NULL;
     MPI_TRY(MPI_Iallgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, g->comm, &r), what);
     TRY(wait_one(c, &r, what));
@@ -360,7 +341,7 @@ err *comm_broadcast(comm *c, const group *g, void *data, size_t bytes, int root)
     for (size_t at = 0; at < bytes; at += INT_MAX) {
         size_t n = bytes - at < INT_MAX ? bytes - at : INT_MAX;
         uint64_t others = g->rank == root ? (uint64_t)g->size - 1 : 0;
-        count(c, COMM_CONTROL, others, others * n);
+        comm_count(c, COMM_CONTROL, others, others * n);
         if (c->listener) continue;
         MPI_TRY(MPI_Ibcast((char *)data + at, (int)n, MPI_BYTE, root, g->comm, &r), "MPI_Ibcast");
         TRY(wait_one(c, &r, "a broadcast"));
@@ -424,7 +405,7 @@ err *comm_send(comm *c, comm_kind kind, int peer, int tag, dtype dt, const void 
     *t = (transfer){.request = MPI_REQUEST_NULL, .bytes = (size_t)n * dtype_size(dt)};
     if (n > INT_MAX)
         FAIL(ERR_CONFIG, "a pipeline message of %lld elements: use a smaller micro_batch", (long long)n);
-    count(c, kind, 1, t->bytes);
+    comm_count(c, kind, 1, t->bytes);
     if (c->listener) {
         tell_transfer(c, (comm_event){.act = COMM_ACT_SEND, .kind = kind, .peer = peer, .tag = tag}, t);
         return NULL;
@@ -478,7 +459,7 @@ err *comm_put(comm *c, int peer, int tag, const void *data, size_t bytes) {
     err *e = NULL;
     MPI_Request r;
     if (bytes > INT_MAX) FAIL(ERR_RUNTIME, "message of %zu bytes", bytes);
-    count(c, COMM_HOST, 1, bytes);
+    comm_count(c, COMM_HOST, 1, bytes);
     MPI_TRY(MPI_Isend(data, (int)bytes, MPI_BYTE, peer, tag, c->world.comm, &r), "MPI_Isend");
     TRY(wait_one(c, &r, "sending tensors"));
 done:

@@ -77,9 +77,13 @@ typedef struct comm {
     char host[64];
     char (*hosts)[64];        // [world]
     char *scratch;            // host memory for sums and staging
+    MPI_Request *request;     // of one exchange within a group
     traffic sent[COMM_KINDS]; // by this rank since opened
     comm_listener *listener;  // NULL: a real one
     uint64_t transfers;       // numbered so far, with a listener
+    // What may be done while waiting for others (a reduction under way); NULL: nothing.
+    void (*idle)(void *who);
+    void *who;
 } comm;
 
 // Splits MPI_COMM_WORLD (already initialised) by the mesh. Collective over all ranks.
@@ -95,6 +99,12 @@ size_t comm_scratch_bytes(void);
 
 // In place: buf = sum over the group, n elements of dt. Collective over the group; at once for size 1.
 err *comm_sum(comm *c, const group *g, dtype dt, void *buf, int64_t n);
+// Data of units*unit elements dealt out to a group: rank r has units*r/size*unit .. units*(r+1)/size*unit-1.
+// mine = sum over the group of everyone's `all`, this rank's part of it. Collective over the group.
+err *comm_scatter_sum(comm *c, const group *g, dtype dt, const void *all, void *mine, int64_t units,
+                      int64_t unit);
+// Everyone's part, each at its place in `all`, to all. Collective over the group.
+err *comm_gather_parts(comm *c, const group *g, dtype dt, void *all, int64_t units, int64_t unit);
 // out[size, n] in rank order from everyone's in[n] (fp32, device memory). Collective over the group.
 err *comm_gather(comm *c, const group *g, const float *in, float *out, int64_t n);
 // Host data, all ranks of the group get `bytes` bytes of root's. Collective over the group.

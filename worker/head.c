@@ -1,20 +1,21 @@
 // The last stage: final norm, head and loss. Logits exist only a chunk of rows at a time.
-#include "model.h"
+#include "rows.h"
 
 err *model_final_norm(const run *r) {
     part *p = r->p;
-    int64_t h = p->spec->hidden, T = r->batch * (r->rows - r->first);
+    int64_t h = p->spec->hidden;
     size_t at = (size_t)(r->first * h) * dtype_size(p->shape.dt);
     p->dev->ops->rmsnorm(p->dev, p->shape.dt, (char *)r->s->final + at, r->s->rstd + r->first, NULL,
-                         (char *)r->s->out + at, NULL, p->fnorm.w, T, h, (float)p->spec->norm_eps);
+                         (char *)r->s->out + at, NULL, p->fnorm.w, rows_own(r), h, (float)p->spec->norm_eps);
     return NULL;
 }
 
-err *model_logits(const run *r, int64_t at, int64_t count) {
+// Logits of rows at.. of x.
+static void logits_of(const run *r, const void *rows, int64_t at, int64_t count) {
     part *p = r->p;
     dtype dt = p->shape.dt;
     int64_t h = p->spec->hidden;
-    const char *x = (char *)r->s->final + (size_t)(at * h) * dtype_size(dt);
+    const char *x = (const char *)rows + (size_t)(at * h) * dtype_size(dt);
     p->dev->ops->product(p->dev, &(product){.dt = dt,
                                             .cdt = DT_F32,
                                             .trans_b = true,
@@ -27,17 +28,21 @@ err *model_logits(const run *r, int64_t at, int64_t count) {
                                             .ldb = h,
                                             .c = p->work.logits,
                                             .ldc = p->vocab});
+}
+
+err *model_logits(const run *r, int64_t at, int64_t count) {
+    logits_of(r, r->s->final, at, count);
     return NULL;
 }
 
 // Logits of a chunk and, from every vocabulary part's statistics, its loss and log-sum-exp.
-static err *chunk_loss(const run *r, int64_t at, int64_t count) {
+static err *chunk_loss(const run *r, const void *rows, int64_t at, int64_t count) {
     err *e = NULL;
     part *p = r->p;
     const scratch *w = &p->work;
     const ops *k = p->dev->ops;
     const int32_t *targets = r->targets + at;
-    TRY(model_logits(r, at, count));
+    logits_of(r, rows, at, count);
     k->xent_stats(p->dev, w->stats, w->logits, p->vocab, targets, count, p->vocab, p->vocab_first);
     TRY(comm_gather(r->c, &r->c->tp, w->stats, w->all_stats, count * 3));
     k->xent_merge(p->dev, w->loss + at, w->lse, w->all_stats, r->c->tp.size, targets, count);
@@ -52,13 +57,15 @@ static int64_t chunk_at(const run *r, int64_t at, int64_t T) {
 err *model_loss(const run *r) {
     err *e = NULL;
     int64_t T = r->batch * r->rows;
-    for (int64_t at = 0; at < T; at += r->p->chunk) TRY(chunk_loss(r, at, chunk_at(r, at, T)));
+    void *rows;
+    TRY(rows_gather(r, r->s->final, &rows));
+    for (int64_t at = 0; at < T; at += r->p->chunk) TRY(chunk_loss(r, rows, at, chunk_at(r, at, T)));
 done:
     return err_wrap(e, "loss");
 }
 
-// Gradient of one chunk of logits back to head and normed rows (dn holds them).
-static void chunk_grad(const run *r, float scale, int64_t at, int64_t count) {
+// Gradient of one chunk of logits back to head and normed rows: its share of dn.
+static void chunk_grad(const run *r, const void *rows, float scale, int64_t at, int64_t count) {
     part *p = r->p;
     const scratch *w = &p->work;
     const ops *k = p->dev->ops;
@@ -76,7 +83,7 @@ static void chunk_grad(const run *r, float scale, int64_t at, int64_t count) {
                                   .k = count,
                                   .a = w->dlogits,
                                   .lda = p->vocab,
-                                  .b = (char *)r->s->final + skip,
+                                  .b = (const char *)rows + skip,
                                   .ldb = h,
                                   .c = p->head.dw,
                                   .ldc = h});
@@ -89,7 +96,7 @@ static void chunk_grad(const run *r, float scale, int64_t at, int64_t count) {
                                   .lda = p->vocab,
                                   .b = p->head.w,
                                   .ldb = h,
-                                  .c = (char *)w->dn + skip,
+                                  .c = (char *)rows_share(r, w->dn) + skip,
                                   .ldc = h});
 }
 
@@ -97,14 +104,16 @@ err *model_head_grad(const run *r, float scale, void *grad) {
     err *e = NULL;
     part *p = r->p;
     int64_t h = p->spec->hidden, T = r->batch * r->rows;
+    void *rows;
+    TRY(rows_gather(r, r->s->final, &rows));
     for (int64_t at = 0; at < T; at += p->chunk) {
         int64_t count = chunk_at(r, at, T);
-        TRY(chunk_loss(r, at, count));
-        chunk_grad(r, scale, at, count);
+        TRY(chunk_loss(r, rows, at, count));
+        chunk_grad(r, rows, scale, at, count);
     }
-    TRY(comm_sum(r->c, &r->c->tp, p->shape.dt, p->work.dn, T * h));
+    TRY(rows_sum(r, p->work.dn));
     p->dev->ops->rmsnorm_grad(p->dev, p->shape.dt, grad, p->fnorm.dw, NULL, p->work.dn, r->s->out, p->fnorm.w,
-                              r->s->rstd, p->work.norm_partial, T, h);
+                              r->s->rstd, p->work.norm_partial, rows_own(r), h);
 done:
     return err_wrap(e, "loss");
 }

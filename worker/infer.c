@@ -5,48 +5,59 @@
 
 enum { TAG_INFER = 12, TAG_LOGITS = 13 };
 
-static err *receive_input(const run *r, int64_t n, void *x) {
+static int stage_rank(const part *p, int stage) { return mesh_rank(&p->m, p->m.d, stage % p->m.pp, p->m.t); }
+
+static err *receive_input(const run *r, void *x) {
     part *p = r->p;
     transfer in;
     err *e =
-        comm_receive(r->c, mesh_rank(&p->m, p->m.d, p->m.p - 1, p->m.t), TAG_INFER, p->shape.dt, x, n, &in);
+        comm_receive(r->c, stage_rank(p, r->v->index - 1), TAG_INFER, p->shape.dt, x, run_elements(r), &in);
     return e ? e : comm_finish(r->c, &in);
 }
 
-static err *send_output(const run *r, int64_t n, const void *x) {
+static err *send_output(const run *r, const void *x) {
     part *p = r->p;
     transfer out;
-    err *e = comm_send(r->c, COMM_FORWARD, mesh_rank(&p->m, p->m.d, p->m.p + 1, p->m.t), TAG_INFER,
-                       p->shape.dt, x, n, &out);
+    err *e = comm_send(r->c, COMM_FORWARD, stage_rank(p, r->v->index + 1), TAG_INFER, p->shape.dt, x,
+                       run_elements(r), &out);
     return e ? e : comm_finish(r->c, &out);
+}
+
+static err *forward_stage(const run *r) {
+    err *e = NULL;
+    size_t skip = (size_t)(r->first * r->p->spec->hidden) * dtype_size(r->p->shape.dt);
+    if (r->v->first)
+        TRY(model_embed(r));
+    else
+        TRY(receive_input(r, (char *)r->s->acts[0].x + skip));
+    TRY(model_layers(r));
+    if (r->v->last)
+        TRY(model_final_norm(r));
+    else
+        TRY(send_output(r, (char *)r->s->out + skip));
+done:
+    return e;
 }
 
 err *infer_forward(part *p, comm *c, const int32_t *inputs, const int32_t *targets, int64_t batch,
                    int64_t rows, int64_t first, run *out) {
     err *e = NULL;
-    run r = {.p = p,
-             .c = c,
-             .s = &p->slot[0],
-             .batch = batch,
-             .rows = rows,
-             .first = first,
-             .inputs = p->inputs,
-             .targets = p->targets};
-    int64_t h = p->spec->hidden, n = batch * (rows - first) * h;
-    size_t skip = (size_t)(first * h) * dtype_size(p->shape.dt),
-           ids = (size_t)(batch * rows) * sizeof *inputs;
+    size_t ids = (size_t)(batch * rows) * sizeof *inputs;
     p->dev->ops->upload(p->dev, p->inputs, inputs, ids);
     if (targets) p->dev->ops->upload(p->dev, p->targets, targets, ids);
-    if (p->first)
-        TRY(model_embed(&r));
-    else
-        TRY(receive_input(&r, n, (char *)r.s->acts[0].x + skip));
-    TRY(model_layers(&r));
-    if (p->last)
-        TRY(model_final_norm(&r));
-    else
-        TRY(send_output(&r, n, (char *)r.s->out + skip));
-    *out = r;
+    for (int i = 0; i < p->vstages; i++) {
+        const vstage *v = &p->vstage[i];
+        *out = (run){.p = p,
+                     .c = c,
+                     .v = v,
+                     .s = &v->slot[0],
+                     .batch = batch,
+                     .rows = rows,
+                     .first = first,
+                     .inputs = p->inputs,
+                     .targets = p->targets};
+        TRY(forward_stage(out));
+    }
 done:
     return e;
 }

@@ -2,9 +2,9 @@
 
 #include <math.h>
 
-// ---- small words for what every step below says
+#include "rows.h"
 
-static int64_t run_rows(const run *r) { return r->batch * (r->rows - r->first); }
+// ---- small words for what every step below says
 
 static void *row(const run *r, void *base, int64_t ld) {
     return (char *)base + (size_t)(r->first * ld) * dtype_size(r->p->shape.dt);
@@ -15,7 +15,7 @@ static const ops *op(const run *r) { return r->p->dev->ops; }
 // y = x w^T (+ b): forward of a linear layer. The bias of a row-parallel layer is added after the sum.
 static void forward(const run *r, const linear *l, void *x, void *y, bool bias) {
     dtype dt = r->p->shape.dt;
-    int64_t T = run_rows(r);
+    int64_t T = rows_all(r);
     op(r)->product(r->p->dev, &(product){.dt = dt,
                                          .cdt = dt,
                                          .trans_b = true,
@@ -34,7 +34,7 @@ static void forward(const run *r, const linear *l, void *x, void *y, bool bias) 
 // dw += dy^T x; db += sum dy; dx = dy w (dx NULL: not wanted)
 static void backward(const run *r, const linear *l, const void *x, const void *dy, void *dx) {
     dtype dt = r->p->shape.dt;
-    int64_t T = run_rows(r);
+    int64_t T = rows_all(r);
     device *d = r->p->dev;
     op(r)->product(d, &(product){.dt = dt,
                                  .cdt = DT_F32,
@@ -64,10 +64,6 @@ static void backward(const run *r, const linear *l, const void *x, const void *d
                                  .ldc = l->in});
 }
 
-static err *sum_over_tensor_ranks(const run *r, void *x) {
-    return comm_sum(r->c, &r->c->tp, r->p->shape.dt, x, run_rows(r) * r->p->spec->hidden);
-}
-
 static attention attention_of(const run *r, const layer *l, const layer_acts *a) {
     const part *p = r->p;
     int64_t d = p->spec->head_dim, ld = (p->heads + 2 * p->kv_heads) * d;
@@ -94,7 +90,7 @@ static attention attention_of(const run *r, const layer *l, const layer_acts *a)
 static void rope(const run *r, void *qkv, bool inverse) {
     const part *p = r->p;
     int64_t d = p->spec->head_dim, ld = (p->heads + 2 * p->kv_heads) * d;
-    op(r)->rope(p->dev, p->shape.dt, qkv, ld, p->positions + r->first, p->cos, p->sin, run_rows(r),
+    op(r)->rope(p->dev, p->shape.dt, qkv, ld, p->positions + r->first, p->cos, p->sin, rows_all(r),
                 p->heads + p->kv_heads, d, inverse);
 }
 
@@ -103,9 +99,9 @@ static void rope(const run *r, void *qkv, bool inverse) {
 err *model_embed(const run *r) {
     const part *p = r->p;
     void *x = row(r, r->s->acts[0].x, p->spec->hidden);
-    op(r)->embed(p->dev, p->shape.dt, x, p->embed, r->inputs + r->first, run_rows(r), p->spec->hidden,
-                 p->vocab_first, p->vocab);
-    return sum_over_tensor_ranks(r, x);
+    op(r)->embed(p->dev, p->shape.dt, rows_share(r, x), p->embed, r->inputs + r->first, rows_all(r),
+                 p->spec->hidden, p->vocab_first, p->vocab);
+    return rows_sum(r, x);
 }
 
 // Attention of the queries, keys and values that are there.
@@ -114,40 +110,45 @@ static void attention_core(const run *r, const layer *l, const layer_acts *a) {
     op(r)->attention(r->p->dev, &att);
 }
 
+// y = x w^T (+ b), x and y between the products
+static err *row_parallel(const run *r, const linear *l, void *x, void *y) {
+    err *e = NULL;
+    const part *p = r->p;
+    forward(r, l, x, rows_share(r, y), false);
+    TRY(rows_sum(r, y));
+    if (l->b) op(r)->bias(p->dev, p->shape.dt, y, l->out, l->b, rows_own(r), l->out);
+done:
+    return e;
+}
+
 // delta = attention block of the normed input
 static err *attention_block(const run *r, const layer *l, const layer_acts *a, void *delta) {
     err *e = NULL;
-    const part *p = r->p;
-    int64_t h = p->spec->hidden;
-    void *qkv = row(r, a->qkv, l->qkv.out);
-    forward(r, &l->qkv, row(r, a->n1, h), qkv, true);
+    void *n1, *qkv = row(r, a->qkv, l->qkv.out);
+    TRY(rows_gather(r, row(r, a->n1, l->qkv.in), &n1));
+    forward(r, &l->qkv, n1, qkv, true);
     rope(r, qkv, false);
     attention_core(r, l, a);
-    forward(r, &l->o, row(r, a->att, l->o.in), delta, false);
-    TRY(sum_over_tensor_ranks(r, delta));
-    if (l->o.b) op(r)->bias(p->dev, p->shape.dt, delta, h, l->o.b, run_rows(r), h);
+    TRY(row_parallel(r, &l->o, row(r, a->att, l->o.in), delta));
 done:
     return e;
 }
 
 // act = silu(gate) * up of the normed input
-static void ffn_inner(const run *r, const layer *l, const layer_acts *a) {
+static err *ffn_inner(const run *r, const layer *l, const layer_acts *a) {
+    err *e = NULL;
     const part *p = r->p;
-    void *gu = row(r, a->gu, 2 * p->ffn);
-    forward(r, &l->gate_up, row(r, a->n2, p->spec->hidden), gu, true);
-    op(r)->swiglu(p->dev, p->shape.dt, row(r, a->act, p->ffn), gu, run_rows(r), p->ffn);
+    void *n2, *gu = row(r, a->gu, 2 * p->ffn);
+    TRY(rows_gather(r, row(r, a->n2, p->spec->hidden), &n2));
+    forward(r, &l->gate_up, n2, gu, true);
+    op(r)->swiglu(p->dev, p->shape.dt, row(r, a->act, p->ffn), gu, rows_all(r), p->ffn);
+done:
+    return e;
 }
 
 static err *ffn_block(const run *r, const layer *l, const layer_acts *a, void *delta) {
-    err *e = NULL;
-    const part *p = r->p;
-    int64_t h = p->spec->hidden;
-    ffn_inner(r, l, a);
-    forward(r, &l->down, row(r, a->act, p->ffn), delta, false);
-    TRY(sum_over_tensor_ranks(r, delta));
-    if (l->down.b) op(r)->bias(p->dev, p->shape.dt, delta, h, l->down.b, run_rows(r), h);
-done:
-    return e;
+    err *e = ffn_inner(r, l, a);
+    return e ? e : row_parallel(r, &l->down, row(r, a->act, r->p->ffn), delta);
 }
 
 // n = norm(sum), sum = x + delta
@@ -155,17 +156,17 @@ static void add_and_norm(const run *r, const norm *n, void *y, float *rstd, void
     const part *p = r->p;
     int64_t h = p->spec->hidden;
     op(r)->rmsnorm(p->dev, p->shape.dt, row(r, y, h), rstd + r->first, delta ? row(r, sum, h) : NULL,
-                   row(r, x, h), delta, n->w, run_rows(r), h, (float)p->spec->norm_eps);
+                   row(r, x, h), delta, n->w, rows_own(r), h, (float)p->spec->norm_eps);
 }
 
 err *model_layers(const run *r) {
     err *e = NULL;
     part *p = r->p;
-    int64_t h = p->spec->hidden;
+    int64_t h = p->spec->hidden, n = run_elements(r);
     void *delta = p->work.delta;
     layer_acts *a = r->s->acts;
-    for (int i = 0; i < p->layers; i++, a++) {
-        const layer *l = &p->layer[i];
+    for (int i = 0; i < r->v->layers; i++, a++) {
+        const layer *l = &p->layer[r->v->layer0 + i];
         // The sum that ends layer i-1 is formed together with the norm that begins layer i.
         add_and_norm(r, &l->n1, a->n1, a->rstd1, a->x, i ? a[-1].x2 : a->x, i ? delta : NULL);
         TRY(attention_block(r, l, a, delta));
@@ -173,23 +174,50 @@ err *model_layers(const run *r) {
         TRY(ffn_block(r, l, a, delta));
     }
     void *out = row(r, r->s->out, h);
-    op(r)->copy(p->dev, out, row(r, a[-1].x2, h), (size_t)(run_rows(r) * h) * dtype_size(p->shape.dt));
-    op(r)->add(p->dev, p->shape.dt, out, delta, run_rows(r) * h);
+    op(r)->copy(p->dev, out, row(r, a[-1].x2, h), (size_t)n * dtype_size(p->shape.dt));
+    op(r)->add(p->dev, p->shape.dt, out, delta, n);
 done:
     return err_wrap(e, "forward");
 }
 
 // ---- backward
 
+// Gradients of a row-parallel layer: dy lies between the products, dx does not.
+static err *row_parallel_grad(const run *r, const linear *l, const void *x, void *dy, void *dx) {
+    err *e = NULL;
+    const part *p = r->p;
+    void *all;
+    if (l->b) op(r)->bias_grad(p->dev, p->shape.dt, l->db, dy, l->out, rows_own(r), l->out);
+    TRY(rows_gather(r, dy, &all));
+    backward(r, &(linear){l->in, l->out, l->w, NULL, l->dw, NULL}, x, all, dx);
+done:
+    return e;
+}
+
+// Gradients of a column-parallel layer behind a norm, and of the norm: grad += gradient through both.
+static err *normed_grad(const run *r, const linear *l, const norm *n, void *normed, const void *x,
+                        const float *rstd, const void *dy, void *grad) {
+    err *e = NULL;
+    const part *p = r->p;
+    const scratch *w = &p->work;
+    void *all;
+    TRY(rows_gather(r, normed, &all));
+    backward(r, l, all, dy, rows_share(r, w->dn));
+    TRY(rows_sum(r, w->dn));
+    op(r)->rmsnorm_grad(p->dev, p->shape.dt, grad, n->dw, grad, w->dn, x, n->w, rstd, w->norm_partial,
+                        rows_own(r), l->in);
+done:
+    return e;
+}
+
 // grad: gradient of x2 on entry, of x on return.
 static err *attention_grad(const run *r, const layer *l, const layer_acts *a, void *grad) {
     err *e = NULL;
     const part *p = r->p;
     const scratch *w = &p->work;
-    int64_t h = p->spec->hidden, d = p->spec->head_dim;
+    int64_t d = p->spec->head_dim;
     attention att = attention_of(r, l, a);
-    if (l->o.b) op(r)->bias_grad(p->dev, p->shape.dt, l->o.db, grad, h, run_rows(r), h);
-    backward(r, &(linear){l->o.in, l->o.out, l->o.w, NULL, l->o.dw, NULL}, a->att, grad, w->datt);
+    TRY(row_parallel_grad(r, &l->o, a->att, grad, w->datt));
     att.d_out = w->datt;
     att.dq = w->dqkv;
     att.dk = (char *)w->dqkv + (size_t)(p->heads * d) * dtype_size(p->shape.dt);
@@ -197,10 +225,7 @@ static err *attention_grad(const run *r, const layer *l, const layer_acts *a, vo
     att.delta = w->delta_att;
     op(r)->attention_grad(p->dev, &att);
     rope(r, w->dqkv, true);
-    backward(r, &l->qkv, a->n1, w->dqkv, w->dn);
-    TRY(sum_over_tensor_ranks(r, w->dn));
-    op(r)->rmsnorm_grad(p->dev, p->shape.dt, grad, l->n1.dw, grad, w->dn, a->x, l->n1.w, a->rstd1,
-                        w->norm_partial, run_rows(r), h);
+    TRY(normed_grad(r, &l->qkv, &l->n1, a->n1, a->x, a->rstd1, w->dqkv, grad));
 done:
     return e;
 }
@@ -210,14 +235,9 @@ static err *ffn_grad(const run *r, const layer *l, const layer_acts *a, void *gr
     err *e = NULL;
     const part *p = r->p;
     const scratch *w = &p->work;
-    int64_t h = p->spec->hidden, T = run_rows(r);
-    if (l->down.b) op(r)->bias_grad(p->dev, p->shape.dt, l->down.db, grad, h, T, h);
-    backward(r, &(linear){l->down.in, l->down.out, l->down.w, NULL, l->down.dw, NULL}, a->act, grad, w->dact);
-    op(r)->swiglu_grad(p->dev, p->shape.dt, w->dgu, w->dact, a->gu, T, p->ffn);
-    backward(r, &l->gate_up, a->n2, w->dgu, w->dn);
-    TRY(sum_over_tensor_ranks(r, w->dn));
-    op(r)->rmsnorm_grad(p->dev, p->shape.dt, grad, l->n2.dw, grad, w->dn, a->x2, l->n2.w, a->rstd2,
-                        w->norm_partial, T, h);
+    TRY(row_parallel_grad(r, &l->down, a->act, grad, w->dact));
+    op(r)->swiglu_grad(p->dev, p->shape.dt, w->dgu, w->dact, a->gu, rows_all(r), p->ffn);
+    TRY(normed_grad(r, &l->gate_up, &l->n2, a->n2, a->x2, a->rstd2, w->dgu, grad));
 done:
     return e;
 }
@@ -232,11 +252,11 @@ static err *restore(const run *r, const layer *l, const layer_acts *a) {
     if (l->recompute == RECOMPUTE_FULL) {
         TRY(attention_block(r, l, a, delta));
         add_and_norm(r, &l->n2, a->n2, a->rstd2, a->x2, a->x, delta);
-        ffn_inner(r, l, a);
+        TRY(ffn_inner(r, l, a));
     } else {
         attention_core(r, l, a);
         add_and_norm(r, &l->n2, a->n2, a->rstd2, NULL, a->x2, NULL);
-        op(r)->swiglu(p->dev, p->shape.dt, a->act, a->gu, run_rows(r), p->ffn);
+        op(r)->swiglu(p->dev, p->shape.dt, a->act, a->gu, rows_all(r), p->ffn);
     }
 done:
     return e;
@@ -245,18 +265,24 @@ done:
 err *model_layers_grad(const run *r, void *grad) {
     err *e = NULL;
     const part *p = r->p;
-    for (int i = p->layers - 1; i >= 0; i--) {
-        TRY(restore(r, &p->layer[i], &r->s->acts[i]));
-        TRY(ffn_grad(r, &p->layer[i], &r->s->acts[i], grad));
-        TRY(attention_grad(r, &p->layer[i], &r->s->acts[i], grad));
+    for (int i = r->v->layers - 1; i >= 0; i--) {
+        const layer *l = &p->layer[r->v->layer0 + i];
+        TRY(restore(r, l, &r->s->acts[i]));
+        TRY(ffn_grad(r, l, &r->s->acts[i], grad));
+        TRY(attention_grad(r, l, &r->s->acts[i], grad));
+        if (r->layer_done) TRY(r->layer_done(r->who, r->v->layer0 + i));
     }
 done:
     return err_wrap(e, "backward");
 }
 
-err *model_embed_grad(const run *r, const void *grad) {
+err *model_embed_grad(const run *r, void *grad) {
+    err *e = NULL;
     const part *p = r->p;
-    op(r)->embed_grad(p->dev, p->shape.dt, p->d_embed, grad, r->inputs, run_rows(r), p->spec->hidden,
+    void *all;
+    TRY(rows_gather(r, grad, &all));
+    op(r)->embed_grad(p->dev, p->shape.dt, p->d_embed, all, r->inputs, rows_all(r), p->spec->hidden,
                       p->vocab_first, p->vocab);
-    return NULL;
+done:
+    return e;
 }

@@ -7,19 +7,26 @@
 #include "comm.h"
 #include "part.h"
 
-// What a call works on: `batch` sequences of `rows` tokens in the buffers of slot `slot`. With first > 0
-// (batch 1, PART_CACHE) only rows first..rows-1 are computed; the keys and values before them are kept.
+// What a call works on: `batch` sequences of `rows` tokens in the buffers of a slot of a virtual stage. With
+// first > 0 (batch 1, PART_CACHE) only rows first..rows-1 are computed; the keys and values before them are
+// kept. With sequence parallelism [T,hidden] buffers hold this rank's rows (part_rows).
 typedef struct run {
     part *p;
     comm *c;
+    const vstage *v;
     slot *s;
     int64_t batch, rows, first;
     const int32_t *inputs, *targets; // [batch*rows] device; used on the first and the last stage
+    // After the backward pass of a layer (an index into part.layer); NULL: nobody asks.
+    err *(*layer_done)(void *who, int layer);
+    void *who;
 } run;
 
+// Elements of [T,hidden] that this rank has, and sends from stage to stage.
+int64_t run_elements(const run *r);
 // Input of the first stage: s->acts[0].x from the embedding (summed over the vocabulary parts).
 err *model_embed(const run *r);
-// All layers of this rank; s->acts[0].x holds the input, s->out gets the output of the last layer.
+// All layers of the virtual stage; s->acts[0].x holds the input, s->out gets the output of the last layer.
 err *model_layers(const run *r);
 // Last stage: s->final = norm of s->out.
 err *model_final_norm(const run *r);
@@ -35,6 +42,6 @@ err *model_head_grad(const run *r, float scale, void *grad);
 // Back through all layers: `grad` holds the gradient of s->out, and of s->acts[0].x afterwards.
 err *model_layers_grad(const run *r, void *grad);
 // First stage: gradient of the embedding.
-err *model_embed_grad(const run *r, const void *grad);
+err *model_embed_grad(const run *r, void *grad);
 
 #endif

@@ -6,6 +6,7 @@
 #include "arena.h"
 #include "mesh.h"
 #include "recompute.h"
+#include "schedule.h"
 #include "spec.h"
 #include "table.h"
 
@@ -19,7 +20,8 @@ typedef struct part_shape {
     dtype dt;
     part_use use;
     int64_t batch, rows; // most sequences of a micro-batch, most tokens of a sequence
-    int slots;           // micro-batches in flight (1F1B: min(stages - stage, micro-batches)); 1 unless TRAIN
+    bool sequence; // sequence parallel: between the products every tensor rank has its share of the rows
+    bool shard;    // every data rank keeps its share of the optimizer state only (ZeRO-1)
     recompute_kind recompute; // of the layers whose index is a multiple of recompute_every
     int recompute_every;      // 0 is as 1
     int micro;                // micro-batches of a step; 1 unless TRAIN
@@ -34,6 +36,7 @@ typedef struct weight {
     void *w;       // [n] dt
     float *master; // [own_n] fp32; when dt is F32 it is w itself, [n]
     float *grad;   // [n]
+    int64_t flat;  // place in the order of all weights of the part, in elements
     // The optimizer state of elements own_at .. own_at+own_n-1 of the slice is this data rank's: m, v and the
     // master copy hold these alone. All of the slice where the optimizer is not sharded over data ranks.
     int64_t own_at, own_n;
@@ -60,8 +63,9 @@ typedef struct layer {
     linear qkv, o, gate_up, down; // qkv: query heads, then key heads, then value heads of this rank
 } layer;
 
-// What one layer keeps of one micro-batch; T token rows. What it does not keep lies in part.redo, which all
-// layers share: it holds during a layer's own forward or backward only.
+// What one layer keeps of one micro-batch; T token rows. With sequence parallelism x, n1, x2, n2 and what
+// else is [T,hidden] have this rank's rows only. What it does not keep lies in part.redo, which all layers
+// share: it holds during a layer's own forward or backward only.
 typedef struct layer_acts {
     void *x;   // [T,hidden] input of the layer
     void *n1;  // [T,hidden] its norm
@@ -75,16 +79,37 @@ typedef struct layer_acts {
 } layer_acts;
 
 typedef struct slot { // one micro-batch in flight
-    layer_acts *acts; // [layers]
+    layer_acts *acts; // [layers of the virtual stage]
     void *out;        // [T,hidden] what goes to the next stage; on the last stage the input of the final norm
     void *final;      // [T,hidden] last stage: final norm
     float *rstd;      // [T] last stage
 } slot;
 
+// Consecutive layers of this rank; without interleaving there is one such run of them.
+typedef struct vstage {
+    int index;          // among the virtual stages of the whole pipeline
+    bool first, last;   // has the embedding; has the final norm and the head
+    int layer0, layers; // part.layer[layer0 ..]
+    int slots;          // micro-batches in flight, as the schedule promises
+    slot *slot;         // [slots]
+    void *spare;        // [T,hidden] where the input of the next micro-batch arrives while another is at work
+} vstage;
+
+// Weights whose gradients travel between data ranks together, as one range of the flat order. Data rank d
+// sums and owns elements bucket_cut(b, dp, d) .. bucket_cut(b, dp, d+1)-1.
+enum { FLAT_UNIT = 64 };
+typedef struct bucket {
+    int64_t lo, hi; // flat, multiples of FLAT_UNIT
+    int layer; // complete once the backward pass is through part.layer[layer]; `layers`: through the head;
+               // -1: at the end of the step
+} bucket;
+
 typedef struct scratch {
     void *delta;         // [T,hidden] output of a block before it is added
-    void *grad[2];       // [T,hidden] gradient of the residual stream, by parity of the micro-batch
+    void *grad[3];       // [T,hidden] gradient of the residual stream: one at work, one leaving, one arriving
     void *dn;            // [T,hidden]
+    void *whole;         // [all rows,hidden] sequence parallel: rows of all tensor ranks
+    void *partial;       // [all rows,hidden] sequence parallel: this rank's share of a sum
     void *dqkv;          // [T,qkv.out]
     void *datt;          // [T,o.in]
     void *dact, *dgu;    // [T,ffn], [T,2 ffn]
@@ -110,17 +135,21 @@ typedef struct part {
     int64_t heads, kv_heads, ffn; // of this rank
     int64_t vocab_first, vocab;   // vocabulary rows of this rank
     int64_t tokens;               // batch*rows: T at most
+    int64_t local;                // rows of [T,hidden] arrays: tokens, or this rank's share of them at most
     int64_t chunk;                // rows of logits at a time
-    bool first, last;             // pipeline ends
-    int weights, layers;
+    bool first, last;             // holds the embedding; holds the final norm and the head
+    int weights, layers, vstages, buckets;
     weight *weight;
-    bool sharded; // data ranks own different parts of the optimizer's state (weight.own_at, own_n)
-    layer *layer;
-    void *embed; // [vocab,hidden], first stage
+    bool sharded;     // data ranks own different parts of the optimizer's state (weight.own_at, own_n)
+    layer *layer;     // [layers] of all virtual stages
+    vstage *vstage;   // [vstages]
+    bucket *bucket;   // [buckets] in the order in which they become complete
+    int64_t flat;     // elements of all weights, each padded to a multiple of FLAT_UNIT
+    action *schedule; // [2*micro*vstages]; TRAIN
+    void *embed;      // [vocab,hidden], first stage
     float *d_embed;
     norm fnorm;      // last stage
     linear head;     // last stage; the embedding itself when tied and there is one stage
-    slot *slot;      // [slots]
     layer_acts redo; // what recomputed layers do not keep
     scratch work;
     float *cos, *sin;          // [rows, head_dim/2]
@@ -132,7 +161,14 @@ typedef struct part {
 err *part_make(const model_spec *spec, const depth_plan *plan, const layout *stages, const table *t,
                const mesh *m, const part_shape *shape, device *dev, part **out);
 void part_free(part *p);
-// Micro-batches in flight of a stage under 1F1B.
-int part_slots(const mesh *m, int64_t micro);
+
+int64_t bucket_cut(const bucket *b, int dp, int d);
+// The elements of a weight within the range lo..hi-1 of the flat order, from *at on; 0 when there are none.
+int64_t weight_within(const weight *w, int64_t lo, int64_t hi, int64_t *at);
+// Elements of a weight, from *at on, whose gradient this data rank sums over all and counts; maybe none.
+// Equal to own_at and own_n when the optimizer is sharded.
+int64_t weight_share(const part *p, const weight *w, int64_t *at);
+// Rows of T that this tensor rank has between the products: all, or its share; *first is the first of them.
+int64_t part_rows(const part *p, bool sequence, int64_t T, int64_t *first);
 
 #endif

@@ -8,18 +8,16 @@
 // Sums over ranks and tensors, from which a report is made.
 enum { SUM_GRAD, SUM_MOVED, SUM_DONOR, SUM_IN, SUM_OUT, SUM_DOT, SUM_VALUES, SUMS };
 
-static bool counts(const part *p, const weight *w) {
-    return p->m.d == 0 && w->s.copy == 0 && !w->tied && w->row->layer >= 0;
-}
+static bool counts(const weight *w) { return w->s.copy == 0 && !w->tied && w->row->layer >= 0; }
 
-// The step left the squares of every gradient in work.sums.
+// The step left the squares of this data rank's share of every gradient in work.sums.
 static err *gradients(part *p, double (*sums)[SUMS]) {
     double *squares = malloc((size_t)p->weights * sizeof *squares);
     if (!squares) return err_new(ERR_SYSTEM, "out of memory for the report of layers");
     p->dev->ops->download(p->dev, squares, p->work.sums, (size_t)p->weights * sizeof *squares);
     err *e = p->dev->ops->sync(p->dev);
     for (int i = 0; i < p->weights && !e; i++)
-        if (counts(p, &p->weight[i])) sums[p->weight[i].row->layer][SUM_GRAD] += squares[i];
+        if (counts(&p->weight[i])) sums[p->weight[i].row->layer][SUM_GRAD] += squares[i];
     free(squares);
     return e;
 }
@@ -29,7 +27,7 @@ static err *distances(part *p, const st_set *donors, double (*sums)[SUMS]) {
     for (int i = 0; i < p->weights && donors; i++) {
         const weight *w = &p->weight[i];
         double moved, donor;
-        if (!counts(p, w)) continue;
+        if (!counts(w)) continue;
         TRY(weights_distance(p, w, donors, &moved, &donor));
         sums[w->row->layer][SUM_MOVED] += moved;
         sums[w->row->layer][SUM_DONOR] += donor;
@@ -43,17 +41,17 @@ static float value(dtype dt, const void *x, int64_t i) {
 }
 
 // The residual stream before every layer, and behind the last, of the slot that the last micro-batch used.
-static err *activations(part *p, double (*sums)[SUMS]) {
+static err *activations(part *p, const vstage *v, double (*sums)[SUMS]) {
     err *e = NULL;
-    int64_t n = p->tokens * p->spec->hidden;
+    int64_t first, n = part_rows(p, p->shape.sequence, p->tokens, &first) * p->spec->hidden;
     size_t bytes = (size_t)n * dtype_size(p->shape.dt);
-    const slot *s = &p->slot[(p->shape.micro - 1) % p->shape.slots];
+    const slot *s = &v->slot[(p->shape.micro - 1) % v->slots];
     void *in = malloc(bytes), *out = malloc(bytes);
     if (!in || !out) FAIL(ERR_SYSTEM, "out of memory for the report of layers");
     p->dev->ops->download(p->dev, in, s->acts[0].x, bytes);
-    for (int l = 0; l < p->layers; l++) {
-        double *sum = sums[p->layer[l].index];
-        p->dev->ops->download(p->dev, out, l + 1 < p->layers ? s->acts[l + 1].x : s->out, bytes);
+    for (int l = 0; l < v->layers; l++) {
+        double *sum = sums[p->layer[v->layer0 + l].index];
+        p->dev->ops->download(p->dev, out, l + 1 < v->layers ? s->acts[l + 1].x : s->out, bytes);
         TRY(p->dev->ops->sync(p->dev));
         for (int64_t i = 0; i < n; i++) {
             double x = value(p->shape.dt, in, i), y = value(p->shape.dt, out, i);
@@ -86,7 +84,8 @@ err *seam_report(part *p, comm *c, const st_set *donors, layer_report *out) {
     err *mine = sums ? NULL : err_new(ERR_SYSTEM, "out of memory for the report of layers");
     if (!mine) mine = gradients(p, sums);
     if (!mine) mine = distances(p, donors, sums);
-    if (!mine && p->m.d == 0 && p->m.t == 0) mine = activations(p, sums);
+    bool here = p->m.d == 0 && (p->m.t == 0 || p->shape.sequence); // else others hold the same
+    for (int v = 0; v < p->vstages && here && !mine; v++) mine = activations(p, &p->vstage[v], sums);
     TRY(comm_agree(c, mine));
     if (!sums) goto done; // told by comm_agree
     TRY(comm_sum_world(c, &sums[0][0], layers * SUMS));

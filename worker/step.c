@@ -3,10 +3,25 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "log.h"
 #include "model.h"
 
-enum { TAG_FORWARD = 10, TAG_BACKWARD = 11 };
+// Tags of messages to a virtual stage: TAG_FORWARD + 2*stage and TAG_BACKWARD + 2*stage.
+enum { TAG_FORWARD = 100, TAG_BACKWARD = 101, GRADS = 3 };
+
+static err *open_transfers(trainer *t) {
+    const part *p = t->p;
+    t->sent = calloc((size_t)p->vstages, sizeof *t->sent);
+    if (!t->sent) return err_new(ERR_SYSTEM, "out of memory for the trainer");
+    for (int v = 0; v < p->vstages; v++) {
+        int slots = p->vstage[v].slots;
+        t->sent[v] = malloc((size_t)slots * sizeof **t->sent);
+        if (!t->sent[v]) return err_new(ERR_SYSTEM, "out of memory for the trainer");
+        for (int i = 0; i < slots; i++) t->sent[v][i] = TRANSFER_NONE;
+    }
+    for (int i = 0; i < GRADS; i++) t->sent_grad[i] = TRANSFER_NONE;
+    t->arriving = TRANSFER_NONE;
+    return NULL;
+}
 
 err *trainer_open(part *p, comm *c, int64_t global_batch, trainer **out) {
     err *e = NULL;
@@ -18,17 +33,16 @@ err *trainer_open(part *p, comm *c, int64_t global_batch, trainer **out) {
                    .seq_len = p->shape.rows,
                    .global_batch = global_batch,
                    .micro = p->shape.micro,
-                   .sent_grad = {TRANSFER_NONE, TRANSFER_NONE}};
+                   .actions = 2 * p->shape.micro * p->vstages};
     size_t tokens = (size_t)(p->tokens * p->shape.micro);
     t->in = malloc(tokens * sizeof *t->in);
     t->target = malloc(tokens * sizeof *t->target);
-    t->sent = malloc((size_t)p->shape.slots * sizeof *t->sent);
     t->votes = malloc((size_t)p->m.world * sizeof *t->votes);
-    t->times = calloc(2 * (size_t)t->micro, sizeof *t->times);
-    if (!t->in || !t->target || !t->sent || !t->votes || !t->times)
+    t->times = calloc((size_t)t->actions, sizeof *t->times);
+    if (!t->in || !t->target || !t->votes || !t->times)
         FAIL(ERR_SYSTEM, "out of memory for the tokens of a step");
-    for (int i = 0; i < p->shape.slots; i++) t->sent[i] = TRANSFER_NONE;
-    TRY(schedule_1f1b(&p->m, t->micro, &t->order));
+    TRY(open_transfers(t));
+    TRY(reduce_open(p, c, &t->reduce));
     *out = t;
     return NULL;
 done:
@@ -38,10 +52,11 @@ done:
 
 void trainer_close(trainer *t) {
     if (!t) return;
-    free(t->order);
+    reduce_close(t->reduce);
+    for (int v = 0; t->sent && v < t->p->vstages; v++) free(t->sent[v]);
+    free(t->sent);
     free(t->in);
     free(t->target);
-    free(t->sent);
     free(t->votes);
     free(t->times);
     free(t);
@@ -70,42 +85,58 @@ static void clear_gradients(trainer *t) {
 
 // ---- forward and backward of the micro-batches, with the pipeline's messages
 
-static int64_t hidden_elements(const part *p) { return p->tokens * p->spec->hidden; }
-static int neighbour(const part *p, int by) { return mesh_rank(&p->m, p->m.d, p->m.p + by, p->m.t); }
+static int stage_rank(const part *p, int stage) { return mesh_rank(&p->m, p->m.d, stage % p->m.pp, p->m.t); }
 
-static run micro_run(trainer *t, int micro) {
+static run micro_run(trainer *t, const action *a) {
     part *p = t->p;
-    int64_t at = micro * p->tokens;
+    const vstage *v = &p->vstage[a->v];
+    int64_t at = a->micro * p->tokens;
     return (run){.p = p,
                  .c = t->c,
-                 .s = &p->slot[micro % p->shape.slots],
+                 .v = v,
+                 .s = &v->slot[a->micro % v->slots],
                  .batch = p->shape.batch,
                  .rows = p->shape.rows,
                  .inputs = p->inputs + at,
                  .targets = p->targets + at};
 }
 
-static err *forward_micro(trainer *t, int micro) {
+// Begins to receive what action `i` works on, so that it travels while the one before it is computed:
+// activations into the spare input of their virtual stage, gradients into the buffer behind the one at work.
+static err *expect_input(trainer *t, int i) {
     err *e = NULL;
     part *p = t->p;
-    run r = micro_run(t, micro);
-    transfer in, *sent = &t->sent[micro % p->shape.slots];
-    TRY(comm_finish(t->c, sent)); // the slot's last output has left
-    t->times[t->at].start = comm_now(t->c);
-    if (p->first)
-        TRY(model_embed(&r));
-    else {
-        TRY(comm_receive(t->c, neighbour(p, -1), TAG_FORWARD, p->shape.dt, r.s->acts[0].x, hidden_elements(p),
-                         &in));
-        TRY(comm_finish(t->c, &in));
-        t->times[t->at].start = comm_now(t->c);
+    if (i >= t->actions) return NULL;
+    const action *a = &p->schedule[i];
+    const vstage *v = &p->vstage[a->v];
+    run r = micro_run(t, a);
+    int64_t n = run_elements(&r);
+    if (a->kind == ACT_FORWARD && !v->first)
+        TRY(comm_receive(t->c, stage_rank(p, v->index - 1), TAG_FORWARD + 2 * v->index, p->shape.dt, v->spare,
+                         n, &t->arriving));
+    if (a->kind == ACT_BACKWARD && !v->last) {
+        int next = t->backwards % GRADS;
+        TRY(comm_finish(t->c, &t->sent_grad[next]));
+        TRY(comm_receive(t->c, stage_rank(p, v->index + 1), TAG_BACKWARD + 2 * v->index, p->shape.dt,
+                         p->work.grad[next], n, &t->arriving));
     }
+done:
+    return e;
+}
+
+static err *forward_micro(trainer *t, const action *a) {
+    err *e = NULL;
+    part *p = t->p;
+    run r = micro_run(t, a);
+    transfer *sent = &t->sent[a->v][a->micro % r.v->slots];
+    TRY(comm_finish(t->c, sent)); // the slot's last output has left
+    if (r.v->first) TRY(model_embed(&r));
     TRY(model_layers(&r));
-    if (p->last)
+    if (r.v->last)
         TRY(model_final_norm(&r));
     else
-        TRY(comm_send(t->c, COMM_FORWARD, neighbour(p, 1), TAG_FORWARD, p->shape.dt, r.s->out,
-                      hidden_elements(p), sent));
+        TRY(comm_send(t->c, COMM_FORWARD, stage_rank(p, r.v->index + 1), TAG_FORWARD + 2 * (r.v->index + 1),
+                      p->shape.dt, r.s->out, run_elements(&r), sent));
 done:
     return e;
 }
@@ -120,69 +151,84 @@ static err *loss_micro(trainer *t, const run *r, int micro, void *grad) {
     return e;
 }
 
-static err *backward_micro(trainer *t, int micro) {
+static err *layer_is_done(void *trainer_, int layer) {
+    return reduce_ready(((trainer *)trainer_)->reduce, layer);
+}
+
+static err *backward_micro(trainer *t, const action *a, int at) {
     err *e = NULL;
     part *p = t->p;
-    run r = micro_run(t, micro);
-    transfer in, *sent = &t->sent_grad[micro % 2];
-    void *grad = p->work.grad[micro % 2];
-    TRY(comm_finish(t->c, sent));
-    t->times[t->at].start = comm_now(t->c);
-    if (p->last)
-        TRY(loss_micro(t, &r, micro, grad));
-    else {
-        TRY(comm_receive(t->c, neighbour(p, 1), TAG_BACKWARD, p->shape.dt, grad, hidden_elements(p), &in));
-        TRY(comm_finish(t->c, &in));
-        t->times[t->at].start = comm_now(t->c);
-    }
+    run r = micro_run(t, a);
+    void *grad = p->work.grad[at];
+    bool final = a->micro == t->micro - 1; // gradients are complete, and may be reduced
+    if (final) r.layer_done = layer_is_done, r.who = t;
+    if (r.v->last) TRY(loss_micro(t, &r, a->micro, grad));
+    if (r.v->last && final) TRY(reduce_ready(t->reduce, p->layers));
     TRY(model_layers_grad(&r, grad));
-    if (p->first)
+    if (r.v->first)
         TRY(model_embed_grad(&r, grad));
     else
-        TRY(comm_send(t->c, COMM_BACKWARD, neighbour(p, -1), TAG_BACKWARD, p->shape.dt, grad,
-                      hidden_elements(p), sent));
+        TRY(comm_send(t->c, COMM_BACKWARD, stage_rank(p, r.v->index - 1), TAG_BACKWARD + 2 * (r.v->index - 1),
+                      p->shape.dt, grad, run_elements(&r), &t->sent_grad[at]));
+done:
+    return e;
+}
+
+// The input that has come takes the place of the slot's own buffer, which becomes the spare one.
+static void take_input(trainer *t, const action *a) {
+    vstage *v = &t->p->vstage[a->v];
+    if (a->kind == ACT_BACKWARD || v->first) return;
+    layer_acts *acts = v->slot[a->micro % v->slots].acts;
+    void *full = v->spare;
+    v->spare = acts[0].x;
+    acts[0].x = full;
+}
+
+static err *run_action(trainer *t, int i) {
+    err *e = NULL;
+    const action *a = &t->p->schedule[i];
+    action_time *time = &t->times[i];
+    int at = t->backwards % GRADS;
+    TRY(comm_finish(t->c, &t->arriving));
+    take_input(t, a);
+    if (a->kind == ACT_BACKWARD) t->backwards++;
+    TRY(expect_input(t, i + 1));
+    time->start = comm_now(t->c);
+    if (a->kind == ACT_BACKWARD && t->p->vstage[a->v].last) TRY(comm_finish(t->c, &t->sent_grad[at]));
+    TRY(a->kind == ACT_FORWARD ? forward_micro(t, a) : backward_micro(t, a, at));
+    time->end = comm_now(t->c);
 done:
     return e;
 }
 
 static err *run_schedule(trainer *t) {
     err *e = NULL;
-    for (int i = 0; i < 2 * t->micro; i++) {
-        const action *a = &t->order[i];
-        t->at = i;
-        TRY(a->kind == ACT_FORWARD ? forward_micro(t, a->micro) : backward_micro(t, a->micro));
-        t->times[i].end = comm_now(t->c);
-    }
-    for (int i = 0; i < t->p->shape.slots; i++) TRY(comm_finish(t->c, &t->sent[i]));
-    for (int i = 0; i < 2; i++) TRY(comm_finish(t->c, &t->sent_grad[i]));
+    t->backwards = 0;
+    reduce_begin(t->reduce);
+    TRY(expect_input(t, 0));
+    for (int i = 0; i < t->actions; i++) TRY(run_action(t, i));
+    for (int v = 0; v < t->p->vstages; v++)
+        for (int i = 0; i < t->p->vstage[v].slots; i++) TRY(comm_finish(t->c, &t->sent[v][i]));
+    for (int i = 0; i < GRADS; i++) TRY(comm_finish(t->c, &t->sent_grad[i]));
 done:
     return e;
 }
 
-// ---- gradients
-
-static bool is_kv(role r) { return r == R_K || r == R_V || r == R_KB || r == R_VB; }
-
-// Where ranks hold the same tensor, they need the same gradient: key/value heads held by several tensor
-// ranks, the embedding held by the first and the last stage, and everything across data ranks.
-static err *reduce_gradients(trainer *t) {
-    err *e = NULL;
-    part *p = t->p;
-    comm *c = t->c;
-    for (int i = 0; i < p->weights; i++) {
-        weight *w = &p->weight[i];
-        if (is_kv(w->row->role)) TRY(comm_sum(c, &c->kv, DT_F32, w->grad, w->n));
-        if (w->row->role == R_EMBED && c->tied.size) TRY(comm_sum(c, &c->tied, DT_F32, w->grad, w->n));
-    }
-    TRY(comm_sum(c, &c->dp, DT_F32, p->mem.base[MEM_GRAD], (int64_t)(p->mem.used[MEM_GRAD] / 4)));
-done:
-    return err_wrap(e, "reducing gradients");
-}
+// ---- the step's verdict
 
 static float lr_scale(const trainer *t, const weight *w) { return t->scale_lr ? w->lr_scale : 1; }
 
-// Every logical tensor is counted by exactly one of the ranks that hold it.
-static bool counts(const part *p, const weight *w) { return p->m.d == 0 && w->s.copy == 0 && !w->tied; }
+// Every element of a logical tensor is counted by exactly one of the ranks that hold it: among data ranks the
+// one that sums its gradient, so that the norm has the same bits whether or not the optimizer is sharded.
+static bool counts(const weight *w) { return w->s.copy == 0 && !w->tied; }
+
+static void square_shares(trainer *t) {
+    part *p = t->p;
+    for (int i = 0; i < p->weights; i++) {
+        int64_t at, n = weight_share(p, &p->weight[i], &at);
+        p->dev->ops->sumsq(p->dev, p->work.sums + i, n ? p->weight[i].grad + at : p->weight[i].grad, n);
+    }
+}
 
 static err *local_sums(trainer *t, double *loss, double *squares) {
     err *e = NULL;
@@ -192,13 +238,12 @@ static err *local_sums(trainer *t, double *loss, double *squares) {
     double *sums = malloc((size_t)n * sizeof *sums);
     if (!sums) return err_new(ERR_SYSTEM, "out of memory for %d sums", n);
     *loss = *squares = 0;
-    for (int i = 0; i < p->weights; i++)
-        d->ops->sumsq(d, p->work.sums + i, p->weight[i].grad, p->weight[i].n);
+    square_shares(t);
     d->ops->download(d, sums, p->work.sums, (size_t)n * sizeof *sums);
     TRY(d->ops->sync(d));
     // What is not finite is told by every rank that sees it, also of a tensor that another rank counts.
     for (int i = 0; i < p->weights; i++)
-        if ((counts(p, &p->weight[i]) && lr_scale(t, &p->weight[i]) > 0) || !isfinite(sums[i]))
+        if ((counts(&p->weight[i]) && lr_scale(t, &p->weight[i]) > 0) || !isfinite(sums[i]))
             *squares += sums[i];
     for (int i = 0; i < t->micro; i++) *loss += p->last && p->m.t == 0 ? sums[p->weights + i] : 0;
 done:
@@ -212,7 +257,7 @@ static err *agree(trainer *t, unsigned wanted, step_report *out) {
     double loss = 0, squares = 0;
     step_vote mine = {.wanted = wanted};
     TRY(local_sums(t, &mine.loss, &mine.squares));
-    mine.busy = now_seconds() - t->begun - (t->c->waited - t->waited);
+    mine.busy = comm_now(t->c) - t->begun - (t->c->waited - t->waited);
     TRY(comm_collect(t->c, &mine, t->votes, sizeof mine));
     *out = (step_report){.votes = t->votes};
     for (int r = 0; r < t->p->m.world; r++) {
@@ -232,14 +277,14 @@ static err *update_weights(trainer *t, int64_t update, const step_options *o, do
     double scale = o->clip_norm > 0 && norm > o->clip_norm ? o->clip_norm / norm : 1;
     for (int i = 0; i < p->weights; i++) {
         const weight *w = &p->weight[i];
-        if (lr_scale(t, w) == 0) continue; // frozen
+        if (lr_scale(t, w) == 0 || !w->own_n) continue; // frozen, or of other data ranks
         adamw a = {.dt = p->shape.dt,
-                   .n = w->n,
-                   .master = w->master,
-                   .weight = w->w,
+                   .n = w->own_n,
+                   .master = p->shape.dt == DT_F32 ? (float *)w->w + w->own_at : w->master,
+                   .weight = (char *)w->w + (size_t)w->own_at * dtype_size(p->shape.dt),
                    .m = w->m,
                    .v = w->v,
-                   .grad = w->grad,
+                   .grad = w->grad + w->own_at,
                    .grad_scale = (float)scale,
                    .lr = (float)(o->lr * lr_scale(t, w)),
                    .beta1 = (float)o->beta1,
@@ -249,7 +294,8 @@ static err *update_weights(trainer *t, int64_t update, const step_options *o, do
                    .step = update};
         p->dev->ops->adamw(p->dev, &a);
     }
-    return p->dev->ops->sync(p->dev);
+    err *e = p->dev->ops->sync(p->dev);
+    return e ? e : reduce_gather_weights(t->reduce);
 }
 
 err *train_gradients(trainer *t, const int32_t *rows, step_report *out) {
@@ -257,7 +303,7 @@ err *train_gradients(trainer *t, const int32_t *rows, step_report *out) {
     take_samples(t, rows);
     clear_gradients(t);
     TRY(run_schedule(t));
-    TRY(reduce_gradients(t));
+    TRY(reduce_finish(t->reduce));
     TRY(agree(t, 0, out));
 done:
     return e;
@@ -269,13 +315,13 @@ err *train_step(trainer *t, int64_t step, int64_t update, const step_options *o,
     t->c->phase = "train";
     t->c->step = step;
     t->scale_lr = o->scale_lr;
-    t->begun = now_seconds();
+    t->begun = comm_now(t->c);
     t->waited = t->c->waited;
-    take_samples(t, rows);      // tokens of the global batch's share of this rank
-    clear_gradients(t);         //
-    TRY(run_schedule(t));       // forward and backward, micro-batch by micro-batch, stage to stage
-    TRY(reduce_gradients(t));   // kv copies, tied embedding, data parallel
-    TRY(agree(t, wanted, out)); // loss, gradient norm, wishes: the same on every rank
+    take_samples(t, rows);         // tokens of the global batch's share of this rank
+    clear_gradients(t);            //
+    TRY(run_schedule(t));          // forward and backward, micro-batch by micro-batch, stage to stage
+    TRY(reduce_finish(t->reduce)); // what of the gradients has not been summed over data ranks on the way
+    TRY(agree(t, wanted, out));    // loss, gradient norm, wishes: the same on every rank
     if (out->verdict == STEP_GOOD) TRY(update_weights(t, update, o, out->grad_norm)); // clip and AdamW
 done:
     return err_wrap(e, "step %lld", (long long)step);

@@ -5,7 +5,7 @@
 #include "comm.h"
 #include "guard.h"
 #include "part.h"
-#include "schedule.h"
+#include "reduce.h"
 
 typedef struct step_options {
     double lr, beta1, beta2, eps, weight_decay, clip_norm; // clip_norm 0: off
@@ -40,18 +40,18 @@ typedef struct action_time {
 typedef struct trainer {
     part *p;
     comm *c;
+    reducer *reduce;
     int64_t seq_len, global_batch;
-    int micro;            // micro-batches of a step on this rank
-    action *order;        // [2*micro]
-    action_time *times;   // [2*micro]
-    int at;               // the action under way
+    int micro, actions;   // micro-batches of a step on this rank; actions of part.schedule
     int32_t *in, *target; // [micro*T] host
-    transfer *sent;       // [slots] activations on their way to the next stage
-    transfer sent_grad[2];
+    transfer **sent;      // [vstages][slots] activations on their way to the next stage
+    transfer sent_grad[3], arriving;
+    int backwards;        // begun in this step: which of work.grad is at work
     bool scale_lr;        // of the step under way
-    double begun, waited; // clock and comm's waiting time when the step began
-    step_vote *votes;     // [world]
     guard *guard;         // judges steps; the run keeps it. NULL: only what is not finite is bad
+    double begun, waited; // clock and comm's waiting time when the step began
+    action_time *times;   // [actions] of the last step
+    step_vote *votes;     // [world]
 } trainer;
 
 // p was made with PART_TRAIN, batch sequences of seq_len tokens. Not collective.

@@ -103,11 +103,11 @@ err *table_make(const model_spec *s, const depth_plan *plan, const layout *stage
         free(t);
         return err_new(ERR_SYSTEM, "no memory for the tensor table of %d layers", plan->layers);
     }
-    int last = stages ? stages->stages - 1 : 0;
+    int last = stages ? stages->ranks - 1 : 0;
     t->base_layers = plan->base_layers;
     t->tied = s->tied;
     add_other(t, R_EMBED, "model.embed_tokens.weight", 0, s->vocab, s->hidden);
-    for (int i = 0; i < plan->layers; i++) add_layer(t, s, plan, i, stages ? layout_stage(stages, i) : 0);
+    for (int i = 0; i < plan->layers; i++) add_layer(t, s, plan, i, stages ? layout_rank(stages, i) : 0);
     add_other(t, R_FNORM, "model.norm.weight", last, s->hidden, 1);
     if (!s->tied) add_other(t, R_HEAD, "lm_head.weight", last, s->vocab, s->hidden);
     *out = t;

@@ -75,16 +75,16 @@ static double count_events(comm_listener *self) {
 static void take_memory(const part *p, trace *t) {
     memcpy(t->bytes, p->mem.used, sizeof t->bytes);
     t->allocated = plan_device_allocated(p->dev);
-    t->host = comm_scratch_bytes();
+    t->host = comm_scratch_bytes() + reduce_scratch_bytes(&p->m);
     for (int i = 0; i < p->weights; i++) t->parameters += p->weight[i].n;
 }
 
 static err *take_actions(const trainer *tr, trace *t) {
-    t->actions = 2 * tr->micro;
+    t->actions = tr->actions;
     t->action = calloc((size_t)t->actions, sizeof *t->action);
     if (!t->action) return err_new(ERR_SYSTEM, "out of memory for a plan of %d actions", t->actions);
     for (int i = 0; i < t->actions; i++)
-        t->action[i] = (trace_action){tr->order[i], tr->times[i].start, tr->times[i].end};
+        t->action[i] = (trace_action){tr->p->schedule[i], tr->times[i].start, tr->times[i].end};
     return NULL;
 }
 

@@ -141,9 +141,10 @@ done:
 
 // ---- distance from the donor
 
-// fp32 values of n elements of a weight, from its master copy.
+// fp32 values of n elements of a weight, from its master copy, which this rank has.
 static err *fetch(part *p, const weight *w, int64_t at, int64_t n, float *to) {
-    p->dev->ops->download(p->dev, to, w->master + at, (size_t)n * 4);
+    const float *from = p->shape.dt == DT_F32 ? (float *)w->w + at : w->master + (at - w->own_at);
+    p->dev->ops->download(p->dev, to, from, (size_t)n * 4);
     return p->dev->ops->sync(p->dev);
 }
 
@@ -155,14 +156,18 @@ err *weights_distance(part *p, const weight *w, const st_set *donors, double *mo
     *moved = *donor = 0;
     if (!now || !then) FAIL(ERR_SYSTEM, "out of memory for comparing weights");
     TRY(must_find(donors, w->row->donor, &t));
+    int64_t share_at, share_end = weight_share(p, w, &share_at);
+    share_end += share_at;
     for (int64_t r = 0; r < w->s.rows; r += step) {
-        int64_t rows = w->s.rows - r < step ? w->s.rows - r : step, n = rows * w->s.cols;
+        int64_t rows = w->s.rows - r < step ? w->s.rows - r : step, n = rows * w->s.cols, at = r * w->s.cols;
+        int64_t lo = at > share_at ? at : share_at, hi = at + n < share_end ? at + n : share_end;
+        if (lo >= hi) continue; // another data rank's
         if (w->row->zero)
             memset(then, 0, (size_t)n * sizeof *then);
         else
             TRY(st_read_slice(donors, t, w->s.row0 + r, rows, w->s.col0, w->s.cols, DT_F32, then));
-        TRY(fetch(p, w, r * w->s.cols, n, now));
-        for (int64_t i = 0; i < n; i++) {
+        TRY(fetch(p, w, lo, hi - lo, now + (lo - at)));
+        for (int64_t i = lo - at; i < hi - at; i++) {
             double d = (double)now[i] - then[i];
             *moved += d * d;
             *donor += (double)then[i] * then[i];

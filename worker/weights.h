@@ -15,8 +15,8 @@ err *weights_load_optimizer(part *p, const st_set *files);
 // depends on (seed, tensor name, its place in the whole tensor) only, never on the mesh.
 err *weights_random(part *p, uint64_t seed);
 
-// Squares of the distance of a weight's slice from its donor's in the base model's files (from zeros where
-// the row begins so), and of the donor's own norm, summed in fp64. Not collective.
+// Squares of the distance of this data rank's share of a weight from its donor's in the base model's files
+// (from zeros where the row begins so), and of the donor's own norm, summed in fp64. Not collective.
 err *weights_distance(part *p, const weight *w, const st_set *donors, double *moved, double *donor);
 
 // The optimizer tensors that belong to a weight, in the order they are saved.

@@ -1,7 +1,8 @@
 // planned CONFIG...: runs a training step of every configuration on all ranks of this launch, and the same
 // step on paper for every rank, and compares: bytes of every class of memory, bytes asked of the device,
 // messages and bytes sent by kind, products and their arithmetic. Everything has to be equal. CONFIG is words
-// joined by commas: pp=2 tp=2 batch=2 global=8 kv=2 layers=4 m=1 seq=33 tied bf16 selective full every=2.
+// joined by commas: pp=2 tp=2 batch=2 global=8 kv=2 layers=4 m=1 seq=33 v=2 tied bf16
+// selective full every=2 shard sequence.
 // Rank 0 prints a line for each and the result line of tests/run.sh.
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,8 +15,8 @@
 #include "weights.h"
 
 typedef struct setting {
-    int pp, tp, batch, global, kv, layers, m, seq, every;
-    bool tied, bf16;
+    int pp, tp, batch, global, kv, layers, m, seq, every, v;
+    bool tied, bf16, shard, sequence;
     recompute_kind recompute;
 } setting;
 
@@ -51,19 +52,29 @@ static void number(const char *word, const char *name, int *to) {
 }
 
 static setting read_setting(const char *text) {
-    setting s = {
-        .pp = 1, .tp = 1, .batch = 1, .global = 8, .kv = 2, .layers = 4, .m = 1, .seq = 33, .every = 1};
+    setting s = {.pp = 1,
+                 .tp = 1,
+                 .v = 1,
+                 .batch = 1,
+                 .global = 8,
+                 .kv = 2,
+                 .layers = 4,
+                 .m = 1,
+                 .seq = 33,
+                 .every = 1};
     char *copy = strdup(text), *rest = NULL;
     for (char *w = strtok_r(copy, ",", &rest); w; w = strtok_r(NULL, ",", &rest)) {
         const struct {
             const char *name;
             int *to;
-        } known[] = {{"pp", &s.pp},         {"tp", &s.tp},   {"batch", &s.batch},
-                     {"global", &s.global}, {"kv", &s.kv},   {"m", &s.m},
-                     {"layers", &s.layers}, {"seq", &s.seq}, {"every", &s.every}};
+        } known[] = {{"pp", &s.pp},       {"tp", &s.tp}, {"batch", &s.batch},   {"global", &s.global},
+                     {"kv", &s.kv},       {"m", &s.m},   {"layers", &s.layers}, {"seq", &s.seq},
+                     {"every", &s.every}, {"v", &s.v}};
         for (size_t i = 0; i < sizeof known / sizeof *known; i++) number(w, known[i].name, known[i].to);
         s.tied |= strcmp(w, "tied") == 0;
         s.bf16 |= strcmp(w, "bf16") == 0;
+        s.shard |= strcmp(w, "shard") == 0;
+        s.sequence |= strcmp(w, "sequence") == 0;
         if (strcmp(w, "selective") == 0) s.recompute = RECOMPUTE_SELECTIVE;
         if (strcmp(w, "full") == 0) s.recompute = RECOMPUTE_FULL;
     }
@@ -82,7 +93,7 @@ static void make_blueprint(const setting *s, blueprint *b) {
     json_decref(doc);
     need(depth_from_m(s->layers, s->m, &b->plan));
     need(spec_deepen(b->base, b->plan, &b->spec));
-    need(layout_make(b->plan, s->pp, NULL, &b->stages));
+    need(layout_make(b->plan, &(layout_shape){.pp = s->pp, .interleave = s->v}, &b->stages));
     need(table_make(b->spec, b->plan, b->stages, &b->table));
 }
 
@@ -92,7 +103,8 @@ static part_shape shape_of(const setting *s, const mesh *m) {
                         .use = PART_TRAIN,
                         .batch = s->batch,
                         .rows = s->seq,
-                        .slots = part_slots(m, micro),
+                        .shard = s->shard,
+                        .sequence = s->sequence,
                         .recompute = s->recompute,
                         .recompute_every = s->every,
                         .micro = micro};
@@ -163,11 +175,13 @@ static int compare(const char *config, const trace *plan, const trace *was) {
 // What there must be for the comparison to mean something: 0 == 0 proves nothing.
 static int expect_traffic(const char *config, const setting *s, const mesh *m, const trace *t) {
     int bad = 0;
-    bad += (m->tp > 1) != (t->sent[COMM_TENSOR_SUM].messages > 0);
-    bad += (m->dp > 1) != (t->sent[COMM_DATA_SUM].messages > 0);
+    comm_kind tensor = s->sequence ? COMM_TENSOR_SCATTER : COMM_TENSOR_SUM;
+    bad += (m->tp > 1) != (t->sent[tensor].messages > 0);
+    bad += (m->dp > 1) != (t->sent[COMM_DATA_SCATTER].messages > 0);
+    bad += (m->dp > 1) != (t->sent[COMM_DATA_GATHER].messages > 0);
     bad += (m->tp > s->kv) != (t->sent[COMM_KV_SUM].messages > 0);
-    bad += (m->p + 1 < m->pp) != (t->sent[COMM_FORWARD].messages > 0);
-    bad += (m->p > 0) != (t->sent[COMM_BACKWARD].messages > 0);
+    bad += (m->p + 1 < m->pp || s->v > 1) != (t->sent[COMM_FORWARD].messages > 0);
+    bad += (m->p > 0 || s->v > 1) != (t->sent[COMM_BACKWARD].messages > 0);
     if (bad)
         printf("%s, rank %d: messages of %d kind(s) missing, or there where none should be\n", config,
                m->rank, bad);
@@ -182,7 +196,7 @@ static int check(const char *config) {
     setting s = read_setting(config);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &world);
-    need(mesh_make(world, rank, s.pp, s.tp, &m));
+    need(mesh_make(world, rank, s.pp, s.tp, MESH_TDP, &m));
     make_blueprint(&s, &b);
     part_shape shape = shape_of(&s, &m);
     trace_input in = {b.spec, b.plan, b.stages, b.table, &m, &shape, s.global, NULL, NULL};

@@ -49,7 +49,7 @@ mesh llama 4 4 1 "three seams, more than boundaries" --set model.dus.layers=0-1,
 mesh short 6 3 2 "window of 7, repeats" --set model.dus.layers=0-2,0-1,2
 mesh long 4 4 1 "a layer a stage, one micro-batch" --set model.dus.m=1 --set train.global_batch=2 --set train.micro_batch=2
 mesh llama 8 4 1 "global batch = dp" --set model.dus.m=1 --set train.global_batch=2
-mesh short 4 2 2 "explicit layout" --set model.dus.m=1 --set mesh.layout='[3, 1]' --set train.micro_batch=4
+mesh short 4 2 2 "explicit layout" --set model.dus.m=1 --set mesh.layout='[3, 1]' --set mesh.seam_inside=true --set train.micro_batch=4
 mesh qwen 3 3 1 "no dus, seq_len 1" --set data.seq_len=1 --set data.valid=[]
 mesh qwen 4 2 2 "random weights" --set model.init=random --set model.dus.m=1
 TOLERANCE=0.05 mesh long 4 2 2 "bf16" --set train.precision=bf16 --set model.dus.m=1

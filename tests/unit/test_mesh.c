@@ -29,7 +29,7 @@ static void test_every_rank_has_its_place(void **state) {
             for (int dp = 1; dp <= 3; dp++)
                 for (int r = 0, world = pp * tp * dp; r < world; r++) {
                     mesh m;
-                    ok(mesh_make(world, r, pp, tp, &m));
+                    ok(mesh_make(world, r, pp, tp, MESH_TDP, &m));
                     assert_int_equal(m.dp, dp);
                     assert_int_equal(mesh_rank(&m, m.d, m.p, m.t), r);
                     assert_int_equal((m.p * dp + m.d) * tp + m.t, r);
@@ -37,13 +37,30 @@ static void test_every_rank_has_its_place(void **state) {
                 }
 }
 
+static void test_orders(void **state) {
+    (void)state;
+    for (mesh_order o = MESH_TDP; o <= MESH_PDT; o++)
+        for (int r = 0; r < 24; r++) {
+            mesh m;
+            ok(mesh_make(24, r, 3, 2, o, &m));
+            assert_int_equal(mesh_rank(&m, m.d, m.p, m.t), r);
+            bool t = o == MESH_TDP || o == MESH_TPD, d = o == MESH_DTP || o == MESH_DPT;
+            assert_int_equal(t ? m.t : d ? m.d : m.p, t ? r % 2 : d ? r % 4 : r % 3); // the innermost
+        }
+    mesh m;
+    ok(mesh_make(24, 23, 3, 2, MESH_DPT, &m));
+    assert_true(m.d == 3 && m.p == 2 && m.t == 1);
+    ok(mesh_make(24, 5, 3, 2, MESH_DPT, &m));
+    assert_true(m.d == 1 && m.p == 1 && m.t == 0);
+}
+
 static void test_bad_meshes(void **state) {
     (void)state;
     mesh m;
-    expect(mesh_make(6, 0, 2, 2, &m), "multiple of 4");
-    expect(mesh_make(4, 0, 0, 1, &m), "at least 1");
-    expect(mesh_make(4, 0, 1, -1, &m), "at least 1");
-    expect(mesh_make(4, 0, 65536, 65536, &m), "multiple of 4294967296");
+    expect(mesh_make(6, 0, 2, 2, MESH_TDP, &m), "multiple of 4");
+    expect(mesh_make(4, 0, 0, 1, MESH_TDP, &m), "at least 1");
+    expect(mesh_make(4, 0, 1, -1, MESH_TDP, &m), "at least 1");
+    expect(mesh_make(4, 0, 65536, 65536, MESH_TDP, &m), "multiple of 4294967296");
 }
 
 static void check_stages(const char *ranges, int pp, const char *expected) {
@@ -51,7 +68,7 @@ static void check_stages(const char *ranges, int pp, const char *expected) {
     layout *l = NULL;
     char got[256] = "";
     ok(depth_from_ranges(100, ranges, &p));
-    ok(layout_make(p, pp, NULL, &l));
+    ok(layout_make(p, &(layout_shape){.pp = pp, .interleave = 1}, &l));
     for (int i = 0, n = 0; i < pp; i++)
         n += snprintf(got + n, sizeof got - (size_t)n, "%s%d", i ? "|" : "", l->first[i + 1] - l->first[i]);
     if (strcmp(got, expected)) fail_msg("%s on %d stages: %s, expected %s", ranges, pp, got, expected);
@@ -103,7 +120,7 @@ static void try_all(search *s, int stage, int start, int seams, int largest) {
 
 static void check_against_search(const depth_plan *p, int pp) {
     layout *l = NULL;
-    ok(layout_make(p, pp, NULL, &l));
+    ok(layout_make(p, &(layout_shape){.pp = pp, .interleave = 1}, &l));
     int largest = 0, seams = 0;
     assert_int_equal(l->first[0], 0);
     assert_int_equal(l->first[pp], p->layers);
@@ -144,7 +161,7 @@ static void test_halves_are_balanced(void **state) {
             depth_plan *p = NULL;
             layout *l = NULL;
             ok(depth_from_m(n, 1, &p));
-            ok(layout_make(p, pp, NULL, &l));
+            ok(layout_make(p, &(layout_shape){.pp = pp, .interleave = 1}, &l));
             for (int half = 0; half < 2 && p->seams == 1; half++) {
                 int low = INT_MAX, high = 0;
                 for (int i = 0; i < pp; i++) {
@@ -165,26 +182,106 @@ static void test_explicit_counts(void **state) {
     depth_plan *p = NULL;
     layout *l = NULL;
     ok(depth_from_m(5, 1, &p));
-    ok(layout_make(p, 3, (int[]){5, 1, 2}, &l));
+    ok(layout_make(
+        p, &(layout_shape){.pp = 3, .interleave = 1, .counts = (int64_t[]){5, 1, 2}, .seam_inside = true},
+        &l));
     assert_memory_equal(l->first, ((int[]){0, 5, 6, 8}), 4 * sizeof(int));
     assert_int_equal(layout_stage(l, 5), 1);
     layout_free(l);
     l = NULL;
-    expect(layout_make(p, 3, (int[]){5, 1, 1}, &l), "add up to 7, the model has 8");
-    expect(layout_make(p, 3, (int[]){5, 4, 1}, &l), "at least 9");
-    expect(layout_make(p, 3, (int[]){8, 0, 0}, &l), "stage 1 has 0 layers");
-    expect(layout_make(p, 2, (int[]){INT_MAX, INT_MAX}, &l), "at least 2147483647");
-    expect(layout_make(p, 9, NULL, &l), "at most 8");
-    expect(layout_make(p, 0, NULL, &l), "at least 1");
+    expect(layout_make(
+               p,
+               &(layout_shape){.pp = 3, .interleave = 1, .counts = (int64_t[]){5, 1, 1}, .seam_inside = true},
+               &l),
+           "add up to 7, the model has 8");
+    expect(layout_make(
+               p,
+               &(layout_shape){.pp = 3, .interleave = 1, .counts = (int64_t[]){5, 4, 1}, .seam_inside = true},
+               &l),
+           "at least 9");
+    expect(layout_make(
+               p,
+               &(layout_shape){.pp = 3, .interleave = 1, .counts = (int64_t[]){8, 0, 0}, .seam_inside = true},
+               &l),
+           "stage 1 has 0 layers");
+    expect(layout_make(
+               p,
+               &(layout_shape){
+                   .pp = 2, .interleave = 1, .counts = (int64_t[]){INT_MAX, INT_MAX}, .seam_inside = true},
+               &l),
+           "at least 2147483647");
+    expect(layout_make(p, &(layout_shape){.pp = 9, .interleave = 1}, &l), "at most 8");
+    expect(layout_make(p, &(layout_shape){.pp = 0, .interleave = 1}, &l), "at least 1");
     assert_null(l);
     depth_free(p);
     layout_free(NULL);
 }
 
+// With interleaving rank p holds virtual stages p, p+pp, ...; the seam lies on the boundary of two.
+static void test_virtual_stages(void **state) {
+    (void)state;
+    depth_plan *p = NULL;
+    layout *l = NULL;
+    ok(depth_from_m(32, 8, &p));
+    ok(layout_make(p, &(layout_shape){.pp = 4, .interleave = 3}, &l));
+    assert_int_equal(l->stages, 12);
+    assert_int_equal(l->ranks, 4);
+    for (int i = 0; i < 48; i++) {
+        assert_int_equal(layout_stage(l, i), i / 4);
+        assert_int_equal(layout_rank(l, i), i / 4 % 4);
+    }
+    layout_free(l);
+    l = NULL;
+    expect(layout_make(p, &(layout_shape){.pp = 1, .interleave = 2}, &l), "interleaving needs a pipeline");
+    expect(layout_make(p, &(layout_shape){.pp = 7, .interleave = 7}, &l), "at most 48");
+    assert_null(l);
+    depth_free(p);
+}
+
+// The head weighs as so many layers, and the last stage gets fewer of them.
+static void test_head_is_weighed(void **state) {
+    (void)state;
+    depth_plan *p = NULL;
+    layout *l = NULL;
+    ok(depth_identity(12, &p));
+    ok(layout_make(p, &(layout_shape){.pp = 3, .interleave = 1, .head_cost = 3}, &l));
+    assert_memory_equal(l->first, ((int[]){0, 5, 10, 12}), 4 * sizeof(int));
+    layout_free(l);
+    ok(layout_make(p, &(layout_shape){.pp = 3, .interleave = 1, .head_cost = 0.5}, &l));
+    assert_memory_equal(l->first, ((int[]){0, 4, 8, 12}), 4 * sizeof(int));
+    layout_free(l);
+    depth_free(p);
+    ok(depth_from_m(8, 2, &p)); // halves of 6: the head may not pull the seam off its boundary
+    ok(layout_make(p, &(layout_shape){.pp = 2, .interleave = 1, .head_cost = 4}, &l));
+    assert_memory_equal(l->first, ((int[]){0, 6, 12}), 3 * sizeof(int));
+    layout_free(l);
+    depth_free(p);
+}
+
+static void test_seam_inside_is_refused(void **state) {
+    (void)state;
+    depth_plan *p = NULL;
+    layout *l = NULL;
+    ok(depth_from_m(8, 2, &p));
+    expect(layout_make(p, &(layout_shape){.pp = 2, .interleave = 1, .counts = (int64_t[]){5, 7}}, &l),
+           "in front of layer 6");
+    ok(layout_make(p, &(layout_shape){.pp = 2, .interleave = 1, .counts = (int64_t[]){6, 6}}, &l));
+    layout_free(l);
+    depth_free(p);
+    ok(depth_from_ranges(8, "0-3,0-3,0-3", &p)); // one boundary, two seams: one may stay inside
+    ok(layout_make(p, &(layout_shape){.pp = 2, .interleave = 1, .counts = (int64_t[]){8, 4}}, &l));
+    layout_free(l);
+    depth_free(p);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_rank_has_its_place),
+        cmocka_unit_test(test_orders),
         cmocka_unit_test(test_bad_meshes),
+        cmocka_unit_test(test_virtual_stages),
+        cmocka_unit_test(test_head_is_weighed),
+        cmocka_unit_test(test_seam_inside_is_refused),
         cmocka_unit_test(test_known_layouts),
         cmocka_unit_test(test_layouts_are_the_best),
         cmocka_unit_test(test_halves_are_balanced),

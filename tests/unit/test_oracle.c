@@ -113,8 +113,8 @@ static double relative(distance d) { return sqrt(d.diff / d.norm); }
 
 static void open_part(bench *b, dtype dt, part_use use) {
     mesh one;
-    part_shape shape = {.dt = dt, .use = use, .batch = BATCH, .rows = ROWS, .slots = 1, .micro = 1};
-    ok(mesh_make(1, 0, 1, 1, &one));
+    part_shape shape = {.dt = dt, .use = use, .batch = BATCH, .rows = ROWS, .micro = 1};
+    ok(mesh_make(1, 0, 1, 1, MESH_TDP, &one));
     ok(cpu_open(1, &b->dev));
     ok(comm_open(&one, b->dev, b->spec->kv_heads, b->spec->tied, 60, &b->comm));
     ok(part_make(b->spec, b->plan, b->stages, b->table, &one, &shape, b->dev, &b->part));
@@ -139,7 +139,7 @@ static void open_bench(bench *b, const fixture *f, dtype dt, part_use use) {
     else
         ok(depth_identity((int)b->base->layers, &b->plan));
     ok(spec_deepen(b->base, b->plan, &b->spec));
-    ok(layout_make(b->plan, 1, NULL, &b->stages));
+    ok(layout_make(b->plan, &(layout_shape){.pp = 1, .interleave = 1}, &b->stages));
     ok(table_make(b->spec, b->plan, b->stages, &b->table));
     read_samples(b);
     st_close(b->want);

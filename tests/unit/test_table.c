@@ -41,7 +41,7 @@ static table *make(const char *body, const char *ranges, int pp) {
     table *t = NULL;
     ok(ranges ? depth_from_ranges(3, ranges, &plan) : depth_identity(3, &plan));
     ok(spec_deepen(base, plan, &deep));
-    if (pp) ok(layout_make(plan, pp, NULL, &stages));
+    if (pp) ok(layout_make(plan, &(layout_shape){.pp = pp, .interleave = 1}, &stages));
     ok(table_make(deep, plan, stages, &t));
     layout_free(stages), depth_free(plan), spec_free(base), spec_free(deep);
     return t;
