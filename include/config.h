@@ -41,6 +41,8 @@ typedef struct config {
     struct {
         char *dir;
         int64_t seed;
+        char *deadline; // NULL: the job's
+        double margin;  // seconds
     } run;
     struct {
         char *base;  // Hugging Face directory; with init: random only its config.json is read
@@ -101,7 +103,11 @@ typedef struct config {
         int n_phases;
     } schedule;
     struct {
-        int64_t every, keep; // every 0: only at the end; keep 0: all
+        int64_t every, keep;           // every 0: only at the end; keep 0: all
+        int64_t keep_every, keep_best; // 0: none
+        double minutes;                // 0: never for the time alone
+        bool wait;                     // when_busy: wait, else later
+        int64_t file_mib;              // size of a file
     } checkpoint;
     struct {
         int64_t every;            // 0: only at start and end

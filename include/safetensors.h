@@ -45,6 +45,9 @@ err *st_read(const st_set *s, const st_tensor *t, uint64_t offset, void *dst, ui
 err *st_read_slice(const st_set *s, const st_tensor *t, int64_t row0, int64_t rows, int64_t col0,
                    int64_t cols, dtype to, void *dst);
 
+// n elements; to is F32 or BF16.
+void st_convert(dtype to, void *dst, dtype from, const void *src, int64_t n);
+
 // ---- writing: the header is fixed when the file is opened, data follows in order.
 typedef struct st_decl {
     const char *name;
@@ -52,6 +55,11 @@ typedef struct st_decl {
     int ndim;
     int64_t shape[8];
 } st_decl;
+
+// The bytes in front of the data: {"format": "pt"}, the n_meta pairs and the tensors, one behind the other
+// from a multiple of 64 bytes on. The caller frees *block.
+err *st_header_make(const st_decl *decl, int count, const char *const (*meta)[2], int n_meta, char **block,
+                    size_t *bytes);
 
 typedef struct st_writer st_writer;
 // Creates `path` (must not exist) and writes the header; data offsets are 64-byte aligned at the start

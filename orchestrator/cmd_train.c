@@ -10,7 +10,7 @@
 
 typedef struct args {
     opt_list set;
-    bool fresh, overwrite, accept;
+    bool fresh, overwrite, accept, take_over;
 } args;
 
 // --fresh begins anew. A run directory that holds anything is left alone unless --overwrite says otherwise,
@@ -26,7 +26,7 @@ static err *make_fresh(const char *dir, bool overwrite) {
              "run.dir, or add "
              "--overwrite to move it aside",
              dir);
-    TRY(run_lock_take(dir, &lock)); // never from under a run that is going on
+    TRY(run_lock_take(dir, false, &lock)); // never from under a run that is going on
     for (int i = 1; !aside || path_exists(aside); i++) {
         free(aside);
         if (asprintf(&aside, "%s.old-%d", dir, i) < 0) FAIL(ERR_SYSTEM, "out of memory");
@@ -66,6 +66,11 @@ static int run_train(int argc, char **argv) {
         {"overwrite", OPT_FLAG, &a.overwrite, NULL, "with --fresh: move the former run aside", 0, 0},
         {"accept-data-change", OPT_FLAG, &a.accept, NULL, "resume although the order of samples changes", 0,
          0},
+        {"take-over", OPT_FLAG, &a.take_over, NULL,
+         "take the run from another life that still holds its directory and cannot be ended; that life ends "
+         "before it "
+         "publishes anything more",
+         0, 0},
     };
     int positional;
     bool helped;
@@ -75,7 +80,8 @@ static int run_train(int argc, char **argv) {
     if (!e && a.overwrite && !a.fresh) e = err_new(ERR_USAGE, "--overwrite goes with --fresh");
     if (e || helped) return cli_finish("train", e);
     t.accept_data = a.accept;
-    training_catch_signals();
+    t.take_over = a.take_over;
+    wishes_catch_signals();
     TRY(world_open(&argc, &argv, &w));
     TRY(share_config(argv[1], &a, &t));
     TRY(training_open(&t));
@@ -96,7 +102,11 @@ const command cmd_train = {
              "loaded.\n"
              "SIGTERM, SIGINT and SIGUSR1 save at the next step boundary and end with exit status 75: run "
              "the same\n"
-             "command again to go on. `solar config --schema` lists every key.",
+             "command again to go on; SIGUSR2 saves and goes on. Files named STOP and SAVE in the run "
+             "directory do the "
+             "same.\n"
+             "It stops by itself in time to save before run.deadline, or the end of the Slurm job. `solar "
+             "config --schema` lists every key.",
     .examples = "  solar train jobs/small.yaml\n"
                 "  mpirun -np 4 solar train jobs/small.yaml --set mesh.pipeline=2 --set mesh.tensor=2\n"
                 "  solar train jobs/small.yaml --set train.steps=400 --set optimizer.lr=1e-4",

@@ -21,6 +21,7 @@ static void free_sources(source_config *list, int count) {
 void config_free(config *c) {
     if (!c) return;
     free(c->run.dir);
+    free(c->run.deadline);
     free(c->model.base);
     free(c->model.dus_layers);
     free(c->model.insert_after);

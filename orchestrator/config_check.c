@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "config_parts.h"
+#include "deadline.h"
 #include "lr.h"
 #include "scalar.h"
 #include "schema.h"
@@ -228,6 +229,15 @@ static err *check_eval(const node *root, config *c) {
     return NULL;
 }
 
+static err *check_deadline(const node *root, config *c) {
+    double when;
+    if (!c->run.deadline || deadline_parse(c->run.deadline, &when)) return NULL;
+    char shown[SHOWN_BYTES];
+    show_text(shown, c->run.deadline);
+    return place_error(place_of(root, "run.deadline"),
+                       "run.deadline: found %s, expected a time such as 2030-12-31T23:59:00", shown);
+}
+
 // ---- names of sources
 
 // The length of the part of a file name that says something: up to the first sign of a pattern, without
@@ -281,8 +291,8 @@ static err *check_valid_names(const node *root, config *c) {
 
 err *config_check(const node *root, config *c) {
     static err *(*const check[])(const node *, config *) = {
-        check_dus,   check_scales, check_batch, check_tokens,      check_schedule,
-        check_blend, check_layout, check_eval,  check_train_names, check_valid_names,
+        check_dus,    check_scales, check_batch,       check_tokens,      check_schedule, check_blend,
+        check_layout, check_eval,   check_train_names, check_valid_names, check_deadline,
     };
     err *e = NULL;
     for (size_t i = 0; !e && i < sizeof check / sizeof check[0]; i++) e = check[i](root, c);

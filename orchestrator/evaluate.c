@@ -145,6 +145,7 @@ err *evaluate_run(training *t) {
     if (!t->cfg->data.n_valid) return NULL;
     TRY(evaluate(t, t->p, loss, &mean));
     s->evaluated_step = s->step;
+    s->valid_loss = mean;
     if (s->step == 0) s->scaled_loss = mean;
     if (t->m.rank == 0) {
         say(t, mean);

@@ -31,6 +31,13 @@ const key schema[] = {
     {"run.seed", KEY_INT, AT(run.seed), 0, "1", "[0, 9007199254740991]", NULL,
      "Seed of the order of samples and of random weights. The mesh does not change what it gives."},
 
+    {"run.deadline", KEY_TEXT, AT(run.deadline), 0, "null", NULL, NULL,
+     "When the program has to have ended, as 2030-12-31T23:59:00 (local time; with a Z behind it UTC) or in seconds "
+     "since 1970. By default the end of the Slurm job, if it is in one. It stops in time to save, by the step and "
+     "save times that it measures."},
+    {"run.margin", KEY_REAL, AT(run.margin), 0, "60.0", "[0, 1000000]", "seconds",
+     "Time to spare before the deadline, beside what steps and saves take."},
+
     {"model.base", KEY_PATH, AT(model.base), 0, NULL, NULL, NULL,
      "Base model: a Hugging Face directory (config.json, safetensors, tokenizer files). Relative to the "
      "current directory, else to the config file. With init: random only config.json and tokenizer files are "
@@ -202,6 +209,19 @@ const key schema[] = {
      "Steps between checkpoints; one is always written at the end. 0: only at the end."},
     {"checkpoint.keep", KEY_INT, AT(checkpoint.keep), 0, "3", "[0, 1000000]", "checkpoints",
      "Newest checkpoints to keep. 0: all."},
+    {"checkpoint.keep_every", KEY_INT, AT(checkpoint.keep_every), 0, "0", "[0, 1000000000]", "steps",
+     "Checkpoints of steps divisible by this stay for ever, beside the newest. 0: none."},
+    {"checkpoint.keep_best", KEY_INT, AT(checkpoint.keep_best), 0, "0", "[0, 1000000]", "checkpoints",
+     "So many checkpoints of the lowest validation loss stay, beside the newest. Only those of steps with a validation "
+     "count. 0: none."},
+    {"checkpoint.minutes", KEY_REAL, AT(checkpoint.minutes), 0, "0.0", "[0, 1000000]", "minutes",
+     "Longest time without a checkpoint, counted from the last. 0: only steps count. A file named SAVE in run.dir, or "
+     "SIGUSR2 to any rank, asks for one at the next step; a file named STOP for one and the end of the program."},
+    {"checkpoint.when_busy", KEY_CHOICE_BOOL, AT(checkpoint.wait), 0, "later", "later|wait", NULL,
+     "When a checkpoint is due while the last one is still being written: save at the first step at which it is "
+     "done, or make training wait for it."},
+    {"checkpoint.file_size", KEY_INT, AT(checkpoint.file_mib), 0, "4096", "[1, 1048576]", "MiB",
+     "Size at which a rank begins another file. A tensor is never split."},
 
     {"eval.every", KEY_INT, AT(eval.every), 0, "250", "[0, 1000000000]", "steps",
      "Steps between validations; one is always made at the start and at the end. 0: only those."},

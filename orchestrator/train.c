@@ -1,30 +1,12 @@
 #include "train.h"
 
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "log.h"
 #include "lr.h"
 #include "seam_log.h"
-
-// ---- signals: the one thing a process cannot be told otherwise
-
-static volatile sig_atomic_t signalled;
-
-static void note_signal(int s) {
-    (void)s;
-    signalled = 1;
-}
-
-void training_catch_signals(void) {
-    static const int list[] = {SIGTERM, SIGINT, SIGUSR1};
-    struct sigaction a = {.sa_handler = note_signal, .sa_flags = SA_RESTART};
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++) sigaction(list[i], &a, NULL);
-}
-
-bool training_signalled(void) { return signalled != 0; }
 
 // ---- telling people
 
@@ -108,9 +90,12 @@ static err *take_step(training *t, step_report *r, progress *line) {
                       .weight_decay = c->optimizer.weight_decay,
                       .clip_norm = c->optimizer.clip_norm,
                       .scale_lr = c->lr_scale.until == 0 || t->state.step < c->lr_scale.until};
+    unsigned wanted;
+    TRY(wishes_ask(&t->wishes, &wanted));
+    if (saver_busy(t->saver)) wanted |= WANT_BUSY;
     if (t->p->first || t->p->last) TRY(stream_next(t->data, &rows));
     int64_t step = t->state.step + 1;
-    TRY(train_step(t->t, step, step - t->state.skipped, &o, rows, training_signalled() ? WANT_STOP : 0, r));
+    TRY(train_step(t->t, step, step - t->state.skipped, &o, rows, wanted, r));
     bool good = r->verdict == STEP_GOOD;
     if (good)
         t->state.skipped_in_row = 0;
@@ -122,25 +107,6 @@ static err *take_step(training *t, step_report *r, progress *line) {
     if (good) TRY(tell(t, r, lr, now_seconds() - start, line));
 done:
     return e;
-}
-
-// A save that fails leaves the older checkpoints and the run as they are; it is tried again at the next
-// interval, and at the end it is an error.
-static err *save(training *t, bool must) {
-    const char *name = t->cfg->model.base;
-    save_options o = {
-        .run_dir = t->cfg->run.dir, .extras_from = name, .spec = t->b.spec, .keep = t->cfg->checkpoint.keep};
-    double start = now_seconds();
-    err *e = checkpoint_save(t->p, t->c, &o, &t->state);
-    if (!e) lives_save(&t->diary, t->state.step);
-    if (!e && t->m.rank == 0)
-        log_info("saved checkpoints/step-%08lld in %.1f s", (long long)t->state.step, now_seconds() - start);
-    bool fatal = !err_is_shared(e) || err_get_code(e) == ERR_PEER || err_get_code(e) == ERR_NUMERIC;
-    if (!e || must || fatal) return e;
-    if (t->m.rank == 0)
-        log_warn("%s; training goes on, the next save comes at the usual interval", err_text(e));
-    err_free(e);
-    return NULL;
 }
 
 static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
@@ -156,9 +122,9 @@ static void say_end(const training *t) {
 }
 
 static err *stopped(const training *t) {
-    return err_share(err_new(
-        ERR_RESUME, "stopped by a signal after step %lld of %lld, saved; run the same command to go on",
-        (long long)t->state.step, (long long)t->cfg->train.steps));
+    return err_share(err_new(ERR_RESUME,
+                             "stopped by %s after step %lld of %lld, saved; run the same command to go on",
+                             t->wishes.why, (long long)t->state.step, (long long)t->cfg->train.steps));
 }
 
 static bool finished(const training *t) {
@@ -183,7 +149,7 @@ err *training_run(training *t) {
     if (evaluation_is_owed(t)) TRY(evaluate_run(t));
     if (finished(t) && t->m.rank == 0)
         log_info("nothing to do: %s", s->step < c->train.steps ? "it has recovered" : "all steps are done");
-    if (finished(t) && !t->resumed) TRY(save(t, true));
+    if (finished(t) && !t->resumed) TRY(saving_last(t));
     t->begin = now_seconds();
     t->first_step = s->step;
     t->c->limit = c->timeout.step;
@@ -194,8 +160,9 @@ err *training_run(training *t) {
         stop = (r.wanted & WANT_STOP) && s->step < c->train.steps;
         if (!stop && (due(s->step, c->eval.every) || s->step == c->train.steps)) TRY(evaluate_run(t));
         bool last = stop || finished(t);
-        if (last || due(s->step, c->checkpoint.every)) TRY(save(t, last));
+        TRY(last ? saving_last(t) : saving_boundary(t, r.wanted, due(s->step, c->checkpoint.every)));
     }
+    if (stop) wishes_drop(&t->wishes, WANT_STOP);
     if (stop) return stopped(t);
     say_end(t);
 done:

@@ -10,6 +10,7 @@
 #include "metrics.h"
 #include "run_lock.h"
 #include "stream.h"
+#include "wishes.h"
 
 enum { MAX_VALID = 16 };
 
@@ -30,8 +31,14 @@ typedef struct training {
     metrics *log;  // rank 0
     run_lock lock; // rank 0
     lives diary;   // rank 0
+    char *life;    // this life's directory in the run's
+    saver *saver;
+    wishes wishes;
+    int64_t saved_step; // of the newest checkpoint; -1: none
+    bool owed;          // a checkpoint is due, and will be made when the last one is done
     run_state state;
-    bool resumed, accept_data, other_valid; // other_valid: not the validation sets that the run began with
+    bool resumed, accept_data, take_over,
+        other_valid; // other_valid: not the validation sets that the run began with
     // progress
     double begin; // of this life's first step
     int64_t first_step;
@@ -39,17 +46,22 @@ typedef struct training {
     int64_t loss_count;
 } training;
 
-// Signals that ask for a stop set a flag; the run saves at the next step boundary and ends with exit
-// status 75.
-void training_catch_signals(void);
-bool training_signalled(void);
-
 // Everything up to the first step: mesh, run directory, checkpoint or base weights, data, base model's own
 // loss. Collective over all ranks.
 err *training_open(training *t);
 // Steps, evaluations and checkpoints until the end; ERR_RESUME when a signal stopped it. Collective.
 err *training_run(training *t);
 void training_close(training *t);
+
+// saving.c. All are collective over all ranks.
+err *saving_open(training *t);
+// At a step boundary: carries on what is under way; begins a checkpoint when one is due or wanted. wanted: of
+// all ranks. A checkpoint that comes to nothing is a warning, unless the run cannot go on.
+err *saving_boundary(training *t, unsigned wanted, bool due);
+// Waits for what is under way and makes the checkpoint of this step, unless it is there. What fails is an
+// error.
+err *saving_last(training *t);
+void saving_close(training *t); // waits for what is under way
 
 // evaluate.c: loss of the validation sets by `p`; per set to loss[], the mean over all tokens to *mean.
 // Collective over all ranks; the same result everywhere. ERR_NUMERIC: it is not finite.

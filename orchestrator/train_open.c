@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../worker/life.h"
 #include "../worker/weights.h"
 #include "data_order.h"
 #include "fsutil.h"
@@ -47,7 +48,8 @@ static err *prepare_directory(training *t) {
     TRY(plan_text(t->cfg, &t->b, t->w->size, &t->plan_text));
     fputs(t->plan_text, stderr);
     TRY(make_dirs(dir));
-    TRY(run_lock_take(dir, &t->lock));
+    TRY(run_lock_take(dir, t->take_over, &t->lock));
+    TRY(life_begin(dir, &t->life));
     checkpoint_clean(dir);
 done:
     return e;
@@ -115,6 +117,7 @@ static err *new_state(training *t) {
                            .recovered_step = -1,
                            .recovered_tokens = -1,
                            .evaluated_step = -1,
+                           .valid_loss = NAN,
                            .depth_plan = depth_text(t->b.plan),
                            .data_order = data_order(t->cfg, t->data),
                            .valid_order = valid_order(t)};
@@ -180,11 +183,10 @@ done:
 
 // ---- weights
 
-static err *load_weights(training *t, const char *checkpoint) {
+static err *load_base(training *t) {
     err *e = NULL;
     st_set *files = NULL;
     bool deepened = !t->b.plan->identity;
-    if (checkpoint) return checkpoint_load(t->p, checkpoint);
     if (t->cfg->model.random) return weights_random(t->p, (uint64_t)t->cfg->run.seed);
     TRY(st_open(t->cfg->model.base, &files));
     TRY(table_check_files(t->b.table, files, deepened));
@@ -194,17 +196,17 @@ done:
     return e;
 }
 
-static err *build_model(training *t, const char *checkpoint) {
+static err *build_model(training *t) {
     err *e = NULL;
     part_shape shape;
     TRY(plan_shape(t->cfg, &t->m, &shape));
     TRY(part_make(t->b.spec, t->b.plan, t->b.stages, t->b.table, &t->m, &shape, t->dev, &t->p));
-    TRY(load_weights(t, checkpoint));
+    if (!t->resumed) TRY(load_base(t));
     TRY(trainer_open(t->p, t->c, t->cfg->train.global_batch, &t->t));
     for (int i = 0; i < t->p->weights; i++)
         t->p->weight[i].lr_scale = (float)learning_rate_scale(t->cfg, t->b.plan, t->p->weight[i].row);
     t->t->guard = &t->state.guard;
-    guard_set(&t->state.guard, t->cfg->train.spike_sigma, (int)t->cfg->train.spike_window);
+    TRY(saving_open(t));
 done:
     return e;
 }
@@ -217,28 +219,67 @@ static err *start_stream(training *t) {
     return stream_start(t->data, t->state.samples_consumed, t->m.d * rows, rows, t->cfg->train.global_batch);
 }
 
+// Takes up the state of the newest checkpoint whose papers are whole, or of a new run.
+static err *take_state(training *t, char **checkpoint) {
+    err *e = NULL;
+    free(*checkpoint);
+    TRY(checkpoint_find(t->c, t->cfg->run.dir, t->life, checkpoint));
+    t->resumed = *checkpoint != NULL;
+    run_state_free(&t->state);
+    TRY(comm_agree(t->c, *checkpoint ? resume_state(t, *checkpoint) : new_state(t)));
+    TRY(comm_agree(t->c, t->m.rank == 0 ? write_papers(t) : NULL));
+done:
+    return e;
+}
+
+// Weights and optimizer, of an older checkpoint when this one turns out to be damaged.
+static err *load_checkpoint(training *t, char **checkpoint) {
+    err *e = NULL;
+    bool damaged = true;
+    while (damaged) {
+        err *mine = checkpoint_load(t->p, *checkpoint, world_threads(t->w));
+        TRY(checkpoint_judge(t->c, t->cfg->run.dir, *checkpoint, mine, &damaged));
+        if (damaged) TRY(take_state(t, checkpoint));
+    }
+    if (t->m.rank == 0) log_info("resuming from %s, step %lld", *checkpoint, (long long)t->state.step);
+done:
+    return e;
+}
+
+// The name of rank 0's life to all.
+static err *share_life(training *t) {
+    err *e = NULL;
+    size_t bytes = t->life ? strlen(t->life) + 1 : 0;
+    TRY(comm_broadcast(t->c, &t->c->world, &bytes, sizeof bytes, 0));
+    if (!t->life && !(t->life = malloc(bytes))) FAIL(ERR_SYSTEM, "out of memory for the name of this life");
+    TRY(comm_broadcast(t->c, &t->c->world, t->life, bytes, 0));
+done:
+    return e;
+}
+
 err *training_open(training *t) {
     err *e = NULL;
     char *checkpoint = NULL;
     TRY(world_agree(t->w, open_mesh(t)));
     TRY(comm_open(&t->m, t->dev, t->b.spec->kv_heads, t->b.spec->tied, t->cfg->timeout.start, &t->c));
     TRY(comm_agree(t->c, t->m.rank == 0 ? prepare_directory(t) : NULL));
-    TRY(checkpoint_find(t->c, t->cfg->run.dir, &checkpoint));
+    TRY(share_life(t));
     TRY(comm_agree(t->c, open_data(t)));
-    t->resumed = checkpoint != NULL;
-    TRY(comm_agree(t->c, checkpoint ? resume_state(t, checkpoint) : new_state(t)));
-    TRY(comm_agree(t->c, t->m.rank == 0 ? write_papers(t) : NULL));
+    TRY(take_state(t, &checkpoint));
     if (!t->resumed || t->other_valid) TRY(evaluate_base(t));
-    TRY(comm_agree(t->c, build_model(t, checkpoint)));
+    TRY(comm_agree(t->c, build_model(t)));
+    if (t->resumed) TRY(load_checkpoint(t, &checkpoint));
+    guard_set(&t->state.guard, t->cfg->train.spike_sigma, (int)t->cfg->train.spike_window);
+    t->saved_step = t->resumed ? t->state.step : -1;
+    wishes_open(t->cfg, t->life, t->m.rank == 0, saver_bytes(t->saver), &t->wishes);
     TRY(comm_agree(t->c, start_stream(t)));
-    if (t->resumed && t->m.rank == 0)
-        log_info("resuming from %s, step %lld", checkpoint, (long long)t->state.step);
 done:
     free(checkpoint);
     return e;
 }
 
 void training_close(training *t) {
+    saving_close(t);
     stream_close(t->data);
     for (int i = 0; i < MAX_VALID; i++) valid_close(t->valid[i]);
     metrics_close(t->log);
@@ -248,6 +289,7 @@ void training_close(training *t) {
     if (t->dev) t->dev->ops->close(t->dev);
     blueprint_free(&t->b);
     run_state_free(&t->state);
+    free(t->life);
     config_free(t->cfg);
     free(t->config_text);
     free(t->plan_text);

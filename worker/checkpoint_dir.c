@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fnmatch.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,9 +26,9 @@ static bool points_at(const char *link, const char *target) {
     return strcmp(found, target) == 0;
 }
 
-err *checkpoint_point(const char *run_dir, const char *final) {
+err *checkpoint_point(const char *run_dir, const char *life, const char *final) {
     err *e = NULL;
-    char *latest = path_join(run_dir, "latest"), *temp = path_join(run_dir, ".latest.tmp"), *target = NULL;
+    char *latest = path_join(run_dir, "latest"), *temp = path_join(life, "latest"), *target = NULL;
     const char *base = strrchr(final, '/') + 1;
     if (asprintf(&target, "checkpoints/%s", base) < 0)
         FAIL(ERR_SYSTEM, "out of memory for the pointer `latest`");
@@ -50,7 +51,7 @@ done:
     return e;
 }
 
-err *checkpoint_publish(const char *run_dir, const char *temp, const char *final) {
+err *checkpoint_publish(const char *run_dir, const char *life, const char *temp, const char *final) {
     err *e = NULL;
     char *dir = path_join(run_dir, "checkpoints");
     if (rename(temp, final) != 0) {
@@ -58,7 +59,8 @@ err *checkpoint_publish(const char *run_dir, const char *temp, const char *final
         goto done;
     }
     TRY(fsync_path(dir));
-    TRY(checkpoint_point(run_dir, final));
+    TRY(fsync_path(life));
+    TRY(checkpoint_point(run_dir, life, final));
 done:
     free(dir);
     return e;
@@ -100,18 +102,71 @@ done:
     return e;
 }
 
-void checkpoint_retain(const char *run_dir, int64_t keep) {
-    int64_t *steps;
-    int count;
-    err *e = checkpoint_list(run_dir, &steps, &count);
-    for (int i = 0; !e && keep > 0 && i < count; i++) {
-        if (i < keep) continue;
-        char *path = checkpoint_path(run_dir, "step-", steps[i]);
-        e = remove_tree(path);
-        free(path);
+// ---- retention
+
+typedef struct candidate {
+    int64_t step;
+    double loss; // of its validation; NaN: it has none
+    bool stays;
+} candidate;
+
+static int by_loss(const void *a, const void *b) {
+    double x = ((const candidate *)a)->loss, y = ((const candidate *)b)->loss;
+    if (isnan(x) || isnan(y)) return isnan(x) - isnan(y);
+    return (x > y) - (x < y);
+}
+
+static double loss_of(const char *run_dir, int64_t step) {
+    run_state s;
+    char *path = checkpoint_path(run_dir, "step-", step);
+    err *e = checkpoint_state(path, &s);
+    double loss = !e && s.evaluated_step == s.step ? s.valid_loss : NAN;
+    if (!e) run_state_free(&s);
+    err_free(e);
+    free(path);
+    return loss;
+}
+
+// `list` is newest first when it comes, and in another order when it goes.
+static void choose(const char *run_dir, const retention *r, candidate *list, int count) {
+    char latest[256], *link = path_join(run_dir, "latest");
+    ssize_t n = readlink(link, latest, sizeof latest - 1);
+    latest[n > 0 ? n : 0] = 0;
+    free(link);
+    for (int i = 0; i < count; i++) {
+        char target[64];
+        snprintf(target, sizeof target, "checkpoints/step-%08lld", (long long)list[i].step);
+        list[i].stays =
+            i < r->keep || (r->every > 0 && list[i].step % r->every == 0) || !strcmp(latest, target);
+        list[i].loss = r->best > 0 ? loss_of(run_dir, list[i].step) : NAN;
     }
+    qsort(list, (size_t)count, sizeof *list, by_loss);
+    for (int i = 0; i < count && i < r->best; i++) list[i].stays |= !isnan(list[i].loss);
+}
+
+static err *discard(const char *run_dir, const char *life, int64_t step) {
+    char *from = checkpoint_path(run_dir, "step-", step), *to = path_join(life, strrchr(from, '/') + 1);
+    err *e = remove_tree(to);
+    if (!e && rename(from, to) != 0) e = err_errno(errno, "%s cannot be moved away", from);
+    if (!e) e = remove_tree(to);
+    free(from);
+    free(to);
+    return e;
+}
+
+void checkpoint_retain(const char *run_dir, const char *life, const retention *r) {
+    int64_t *steps = NULL;
+    int count = 0;
+    if (r->keep <= 0) return;
+    err *e = checkpoint_list(run_dir, &steps, &count);
+    candidate *list = calloc((size_t)count + 1, sizeof *list);
+    for (int i = 0; list && i < count; i++) list[i].step = steps[i];
+    if (list && !e) choose(run_dir, r, list, count);
+    for (int i = 0; list && !e && i < count; i++)
+        if (!list[i].stays) e = discard(run_dir, life, list[i].step);
     if (e) log_warn("an old checkpoint could not be removed: %s", err_text(e));
     err_free(e);
+    free(list);
     free(steps);
 }
 
@@ -140,8 +195,5 @@ static void remove_matching(const char *dir, const char *pattern) {
 }
 
 void checkpoint_clean(const char *run_dir) {
-    char *path = path_join(run_dir, "checkpoints");
-    remove_matching(path, ".tmp-step-*");
     remove_matching(run_dir, "*.tmp-[0-9]*-[0-9]*"); // of write_file_atomic
-    free(path);
 }

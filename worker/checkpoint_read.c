@@ -1,86 +1,170 @@
-#include <glob.h>
+#include <dirent.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "checkpoint.h"
 #include "checkpoint_dir.h"
 #include "fsutil.h"
+#include "load.h"
 #include "log.h"
 #include "manifest.h"
-#include "safetensors.h"
-#include "weights.h"
+#include "save_plan.h"
 
-err *checkpoint_verify(const char *dir, int rank, int world) {
-    json_t *entries = NULL;
-    err *e = manifest_read(dir, &entries);
-    if (!e) e = manifest_check(dir, entries, rank, world);
-    json_decref(entries);
+static err *check(const char *dir, unsigned what, int rank, int world, int threads, uint64_t *checked) {
+    manifest *m = NULL;
+    err *e = manifest_open(dir, &m);
+    if (!e) e = manifest_check(m, what, rank, world, threads, checked);
+    manifest_close(m);
     return err_wrap(e, "checkpoint %s", dir);
 }
 
-// All ranks check one checkpoint together; the same verdict everywhere. *good false: damaged, and moved
-// aside.
-static err *try_checkpoint(comm *c, const char *run_dir, int64_t step, bool *good) {
-    char *path = checkpoint_path(run_dir, "step-", step);
-    err *e = comm_agree(c, checkpoint_verify(path, c->m.rank, c->m.world));
-    free(path);
-    *good = !e;
-    if (err_get_code(e) != ERR_MISMATCH && err_get_code(e) != ERR_INPUT) return e;
+err *checkpoint_verify(const char *dir, int rank, int world, int threads, uint64_t *checked) {
+    if (checked) *checked = 0;
+    return check(dir, CHECK_PAPERS | CHECK_TENSORS, rank, world, threads, checked);
+}
+
+// ---- finding
+
+err *checkpoint_judge(comm *c, const char *run_dir, const char *dir, err *mine, bool *damaged) {
+    err *e = comm_agree(c, mine);
+    int64_t step = strtoll(strrchr(dir, '-') + 1, NULL, 10);
+    *damaged = err_get_code(e) == ERR_MISMATCH || err_get_code(e) == ERR_INPUT;
+    if (!*damaged) return e;
     if (c->m.rank == 0) log_warn("%s; moved aside as damaged-step-%08lld", err_text(e), (long long)step);
     err_free(e);
     return comm_agree(c, c->m.rank == 0 ? checkpoint_set_aside(run_dir, step) : NULL);
 }
 
-err *checkpoint_find(comm *c, const char *run_dir, char **dir) {
+// Rank 0 lists, so that all ranks see the same checkpoints even while directory caches differ.
+static err *list_together(comm *c, const char *run_dir, int64_t **steps, int *count) {
+    err *e = NULL;
+    TRY(comm_agree(c, c->m.rank == 0 ? checkpoint_list(run_dir, steps, count) : NULL));
+    TRY(comm_broadcast(c, &c->world, count, sizeof *count, 0));
+    if (c->m.rank != 0) *steps = calloc((size_t)*count + 1, sizeof **steps);
+    if (!*steps && *count) FAIL(ERR_SYSTEM, "out of memory for the list of checkpoints");
+    if (*count) TRY(comm_broadcast(c, &c->world, *steps, (size_t)*count * sizeof **steps, 0));
+done:
+    return e;
+}
+
+static bool has_damaged(const char *run_dir) {
+    char *path = path_join(run_dir, "checkpoints");
+    bool found = false;
+    DIR *d = opendir(path);
+    for (struct dirent *f; d && (f = readdir(d));) found |= strncmp(f->d_name, "damaged-step-", 13) == 0;
+    if (d) closedir(d);
+    free(path);
+    return found;
+}
+
+static err *none_good(const char *run_dir) {
+    return err_new(
+        ERR_INPUT,
+        "none of the checkpoints of %s is whole; they are kept as damaged-step-*. Start again with "
+        "--fresh, or restore one",
+        run_dir);
+}
+
+err *checkpoint_find(comm *c, const char *run_dir, const char *life, char **dir) {
     err *e = NULL;
     int64_t *steps = NULL;
     int count = 0;
-    bool good = false;
+    bool damaged = true;
     *dir = NULL;
     c->phase = "load";
-    // Rank 0 lists, so that all ranks see the same checkpoints even while directory caches differ.
-    TRY(comm_agree(c, c->m.rank == 0 ? checkpoint_list(run_dir, &steps, &count) : NULL));
-    TRY(comm_broadcast(c, &c->world, &count, sizeof count, 0));
-    if (c->m.rank != 0) steps = calloc((size_t)(count ? count : 1), sizeof *steps);
-    if (!steps && count) FAIL(ERR_SYSTEM, "out of memory for the list of checkpoints");
-    if (count) TRY(comm_broadcast(c, &c->world, steps, (size_t)count * sizeof *steps, 0));
-    for (int i = 0; i < count && !good; i++) {
-        TRY(try_checkpoint(c, run_dir, steps[i], &good));
-        if (good) *dir = checkpoint_path(run_dir, "step-", steps[i]);
+    TRY(list_together(c, run_dir, &steps, &count));
+    for (int i = 0; i < count && damaged; i++) {
+        free(*dir);
+        *dir = checkpoint_path(run_dir, "step-", steps[i]);
+        err *mine = check(*dir, CHECK_PAPERS, c->m.rank, c->m.world, 1, NULL);
+        TRY(checkpoint_judge(c, run_dir, *dir, mine, &damaged));
     }
-    if (count && !good)
-        FAIL(ERR_INPUT,
-             "none of the %d checkpoints of %s is whole; they are kept as damaged-step-*. Start again "
-             "with --fresh, or restore one",
-             count, run_dir);
-    if (good) TRY(comm_agree(c, c->m.rank == 0 ? checkpoint_point(run_dir, *dir) : NULL));
+    if (damaged) {
+        free(*dir);
+        *dir = NULL;
+        TRY(comm_agree(c, c->m.rank == 0 && has_damaged(run_dir) ? none_good(run_dir) : NULL));
+        goto done;
+    }
+    TRY(comm_agree(c, c->m.rank == 0 ? checkpoint_point(run_dir, life, *dir) : NULL));
 done:
     free(steps);
+    if (e) {
+        free(*dir);
+        *dir = NULL;
+    }
     return e;
 }
 
-static err *open_optimizer(const char *dir, st_set **out) {
-    char *pattern = path_join(dir, "solar/optimizer*.safetensors");
-    glob_t found = {0};
+// ---- loading
+
+typedef struct loader {
+    part *p;
+    manifest *m;
+    int threads;
+    char *staging; // host memory for the largest slice in fp32, when the device's is not the host's
+} loader;
+
+// Elements at..at+n-1 of the weight's slice of one tensor, into memory of the device.
+static err *fill(loader *l, const weight *w, int kind, int64_t at, int64_t n, dtype to, void *dst) {
+    char name[128];
+    const ops *k = l->p->dev->ops;
+    snprintf(name, sizeof name, "%s%s", w->row->name, save_kind_suffix(kind));
+    want x = {.of = name,
+              .shape = {w->row->shape[0], w->row->shape[1]},
+              .row0 = w->s.row0,
+              .rows = w->s.rows,
+              .col0 = w->s.col0,
+              .cols = w->s.cols,
+              .at = at,
+              .n = n,
+              .to = to,
+              .dst = k->host_memory ? dst : l->staging};
+    err *e = load_tensor(l->m, &x, l->threads);
+    if (e || k->host_memory || n == 0) return e;
+    k->upload(l->p->dev, dst, l->staging, (size_t)n * dtype_size(to));
+    return k->sync(l->p->dev);
+}
+
+static bool has_master(const manifest *m, const weight *w) {
+    char name[128];
+    const stored *t;
+    snprintf(name, sizeof name, "%s%s", w->row->name, save_kind_suffix(OPTIM_MASTER));
+    return manifest_find(m, name, &t) > 0;
+}
+
+// The most precise copy there is goes to the master, which in fp32 is the weight itself.
+static err *fill_weight(loader *l, const weight *w) {
     err *e = NULL;
-    if (glob(pattern, 0, NULL, &found) != 0) FAIL(ERR_INPUT, "%s: no optimizer state", pattern);
-    TRY(st_open_files((const char *const *)found.gl_pathv, (int)found.gl_pathc, out));
+    int best = has_master(l->m, w) ? (int)OPTIM_MASTER : KIND_MODEL;
+    if (l->p->shape.dt == DT_F32)
+        TRY(fill(l, w, best, 0, w->n, DT_F32, w->w));
+    else {
+        TRY(fill(l, w, KIND_MODEL, 0, w->n, l->p->shape.dt, w->w));
+        TRY(fill(l, w, best, w->own_at, w->own_n, DT_F32, w->master));
+    }
+    TRY(fill(l, w, OPTIM_M, w->own_at, w->own_n, DT_F32, w->m));
+    TRY(fill(l, w, OPTIM_V, w->own_at, w->own_n, DT_F32, w->v));
 done:
-    globfree(&found);
-    free(pattern);
     return e;
 }
 
-err *checkpoint_load(part *p, const char *dir) {
+static err *make_staging(loader *l) {
+    int64_t most = 1;
+    for (int i = 0; i < l->p->weights; i++)
+        if (l->p->weight[i].n > most) most = l->p->weight[i].n;
+    if (l->p->dev->ops->host_memory || (l->staging = malloc((size_t)most * 4))) return NULL;
+    return err_new(ERR_SYSTEM, "out of memory for reading a checkpoint");
+}
+
+err *checkpoint_load(part *p, const char *dir, int threads) {
     err *e = NULL;
-    st_set *model = NULL, *optim = NULL;
-    TRY(st_open(dir, &model));
-    TRY(table_check_files(p->table, model, false));
-    TRY(weights_load(p, model, false));
-    TRY(open_optimizer(dir, &optim));
-    TRY(weights_load_optimizer(p, optim));
+    loader l = {.p = p, .threads = threads < 4 ? 4 : threads}; // some wait for the disk
+    TRY(manifest_open(dir, &l.m));
+    TRY(make_staging(&l));
+    for (int i = 0; i < p->weights; i++) TRY(fill_weight(&l, &p->weight[i]));
 done:
-    st_close(model);
-    st_close(optim);
+    free(l.staging);
+    manifest_close(l.m);
     return err_wrap(e, "checkpoint %s", dir);
 }

@@ -45,7 +45,9 @@ static float element(dtype from, const char *src, int64_t i) {
     return from == DT_BF16 ? bf16_to_float(half) : half_to_float(half);
 }
 
-static void convert(dtype to, char *dst, dtype from, const char *src, int64_t n) {
+void st_convert(dtype to, void *to_data, dtype from, const void *from_data, int64_t n) {
+    char *dst = to_data;
+    const char *src = from_data;
     if (to == from) {
         memcpy(dst, src, (size_t)n * dtype_size(to));
         return;
@@ -75,7 +77,7 @@ static err *read_run(const reader *r, int64_t at, int64_t n, char *dst) {
         step = n - done < (int64_t)(SCRATCH / width) ? n - done : (int64_t)(SCRATCH / width);
         err *e = st_read(r->set, r->t, (uint64_t)(at + done) * width, r->scratch, (uint64_t)step * width);
         if (e) return e;
-        convert(r->to, dst + (size_t)done * dtype_size(r->to), r->t->dt, r->scratch, step);
+        st_convert(r->to, dst + (size_t)done * dtype_size(r->to), r->t->dt, r->scratch, step);
     }
     return NULL;
 }
@@ -91,8 +93,8 @@ static err *read_columns(const reader *r, int64_t width, int64_t row0, int64_t r
                          (uint64_t)step * row_bytes);
         if (e) return e;
         for (int64_t i = 0; i < step; i++)
-            convert(r->to, dst + (size_t)(done + i) * out_bytes, r->t->dt,
-                    r->scratch + (size_t)i * row_bytes + (size_t)col0 * size, cols);
+            st_convert(r->to, dst + (size_t)(done + i) * out_bytes, r->t->dt,
+                       r->scratch + (size_t)i * row_bytes + (size_t)col0 * size, cols);
     }
     return NULL;
 }

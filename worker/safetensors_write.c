@@ -73,35 +73,43 @@ static err *add_metadata(json_t *root, const char *const (*meta)[2], int n_meta)
     return err_new(ERR_RUNTIME, "metadata of a safetensors file: no memory, or not UTF-8");
 }
 
-static err *build_header(st_writer *w, const st_decl *decl, json_t *root) {
-    uint64_t at = 0;
-    for (int i = 0; i < w->count; i++) {
-        err *e = declared_bytes(&decl[i], &w->piece[i].bytes);
+static err *build_header(const st_decl *decl, int count, json_t *root) {
+    uint64_t at = 0, bytes;
+    for (int i = 0; i < count; i++) {
+        err *e = declared_bytes(&decl[i], &bytes);
         if (e) return e;
         if (json_object_get(root, decl[i].name))
             return err_new(ERR_RUNTIME, "tensor %s is declared twice", decl[i].name);
-        if (json_object_set_new(root, decl[i].name, entry(&decl[i], at, at + w->piece[i].bytes)) != 0)
+        if (json_object_set_new(root, decl[i].name, entry(&decl[i], at, at + bytes)) != 0)
             return err_new(ERR_RUNTIME, "tensor %s: no memory, or a name that is not UTF-8", decl[i].name);
-        at += w->piece[i].bytes;
+        at += bytes;
     }
     return NULL;
 }
 
 // Spaces behind the JSON put the data on a multiple of ALIGNMENT.
-static err *write_header(st_writer *w, const json_t *root) {
+static err *format_header(const json_t *root, char **block, size_t *bytes) {
     char *text = json_dumps(root, JSON_COMPACT);
     size_t length = text ? strlen(text) : 0,
            padded = (length + 8 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT - 8;
-    unsigned char *block = text ? malloc(8 + padded) : NULL;
-    err *e = block ? NULL : err_new(ERR_SYSTEM, "no memory for the header of %s", w->path);
-    if (block) {
-        for (int i = 0; i < 8; i++) block[i] = (unsigned char)((uint64_t)padded >> (8 * i));
-        memcpy(block + 8, text, length);
-        memset(block + 8 + length, ' ', padded - length);
-        e = write_all(w->fd, block, 8 + padded, w->path);
+    *block = text ? malloc(8 + padded) : NULL;
+    *bytes = 8 + padded;
+    if (*block) {
+        for (int i = 0; i < 8; i++) (*block)[i] = (char)((uint64_t)padded >> (8 * i));
+        memcpy(*block + 8, text, length);
+        memset(*block + 8 + length, ' ', padded - length);
     }
-    free(block);
     free(text);
+    return *block ? NULL : err_new(ERR_SYSTEM, "no memory for a header");
+}
+
+err *st_header_make(const st_decl *decl, int count, const char *const (*meta)[2], int n_meta, char **block,
+                    size_t *bytes) {
+    json_t *root = json_object();
+    err *e = root ? add_metadata(root, meta, n_meta) : err_new(ERR_SYSTEM, "no memory for a header");
+    if (!e) e = build_header(decl, count, root);
+    if (!e) e = format_header(root, block, bytes);
+    json_decref(root);
     return e;
 }
 
@@ -131,32 +139,33 @@ static err *writer_new(const char *path, const st_decl *decl, int count, st_writ
     w->piece = calloc((size_t)count + 1, sizeof *w->piece);
     bool fine = w->path && w->hash && w->piece && XXH3_128bits_reset(w->hash) == XXH_OK;
     for (int i = 0; fine && i < count; i++) fine = (w->piece[i].name = strdup(decl[i].name)) != NULL;
-    if (fine) {
+    err *e = NULL;
+    for (int i = 0; fine && !e && i < count; i++) e = declared_bytes(&decl[i], &w->piece[i].bytes);
+    if (fine && !e) {
         *out = w;
         return NULL;
     }
     writer_free(w);
-    return err_new(ERR_SYSTEM, "no memory to write %s", path);
+    return err_first(e, err_new(ERR_SYSTEM, "no memory to write %s", path));
 }
 
 err *st_writer_open(const char *path, const st_decl *decl, int count, const char *const (*meta)[2],
                     int n_meta, st_writer **out) {
     err *e = NULL;
     st_writer *w = NULL;
-    json_t *root = json_object();
-    if (!root) FAIL(ERR_SYSTEM, "no memory to write %s", path);
+    char *header = NULL;
+    size_t bytes;
     TRY(writer_new(path, decl, count, &w));
-    TRY(add_metadata(root, meta, n_meta));
-    TRY(build_header(w, decl, root));
+    TRY(st_header_make(decl, count, meta, n_meta, &header, &bytes));
     w->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (w->fd < 0) TRY(err_errno(errno, "cannot create %s", path));
-    TRY(write_header(w, root));
+    TRY(write_all(w->fd, header, bytes, path));
     finish_pieces(w);
     *out = w;
     w = NULL;
 done:
     st_writer_abort(w);
-    json_decref(root);
+    free(header);
     return e;
 }
 

@@ -1,6 +1,7 @@
 // state.json: what a run has to know to go on.
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,6 +39,8 @@ char *state_to_json(const run_state *s) {
                   "base_valid_loss", number(s->base_loss), "scaled_valid_loss", number(s->scaled_loss),
                   "recovered_step", (json_int_t)s->recovered_step, "recovered_tokens",
                   (json_int_t)s->recovered_tokens, "evaluated_step", (json_int_t)s->evaluated_step);
+    json_object_set_new(doc, "valid_loss", number(s->valid_loss));
+    json_object_set_new(doc, "config_xxh3", json_string(s->config_xxh3));
     write_guard(doc, s);
     char *text = doc ? json_dumps(doc, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(doc);
@@ -93,7 +96,10 @@ static err *parse(json_t *doc, const char *path, run_state *s) {
                      .scaled_loss = real_or_nan(doc, "scaled_valid_loss"),
                      .recovered_step = rstep,
                      .recovered_tokens = rtokens,
-                     .evaluated_step = evaluated};
+                     .evaluated_step = evaluated,
+                     .valid_loss = real_or_nan(doc, "valid_loss")};
+    const char *sum = json_string_value(json_object_get(doc, "config_xxh3"));
+    snprintf(s->config_xxh3, sizeof s->config_xxh3, "%s", sum ? sum : "");
     read_guard(doc, s);
     return s->depth_plan && s->data_order && s->valid_order
                ? NULL

@@ -13,7 +13,8 @@ typedef struct step_options {
 } step_options;
 
 // What a rank asks of all at the next step boundary; bits, so that several can be asked for at once.
-enum { WANT_STOP = 1, WANT_SAVE = 2, WANT_EVAL = 4 };
+// BUSY asks for nothing: this rank is still writing a checkpoint.
+enum { WANT_STOP = 1, WANT_SAVE = 2, WANT_EVAL = 4, WANT_BUSY = 8 };
 
 // What every rank tells all others at the end of a step: the one collective that all ranks take part in.
 typedef struct step_vote {

@@ -44,20 +44,14 @@ static err *put(part *p, weight *w, int64_t at, const float *f, int64_t n, stagi
     return d->ops->sync(d);
 }
 
-static err *put_optim(part *p, float *to, int64_t at, const float *f, int64_t n) {
-    p->dev->ops->upload(p->dev, to + at, f, (size_t)n * 4);
-    return p->dev->ops->sync(p->dev);
-}
-
 static err *must_find(const st_set *files, const char *name, const st_tensor **out) {
     *out = st_find(files, name);
     if (*out) return NULL;
     return err_new(ERR_INPUT, "%s holds no tensor %s", st_file_path(files, 0), name);
 }
 
-// Reads the slice of one tensor in chunks of whole rows and hands them to weight or optimizer memory.
-static err *read_slice(part *p, weight *w, const st_set *files, const st_tensor *t, float *optim,
-                       staging *s) {
+// Reads the slice of one tensor in chunks of whole rows and hands them to the weight.
+static err *read_slice(part *p, weight *w, const st_set *files, const st_tensor *t, staging *s) {
     err *e = NULL;
     int64_t step = CHUNK / w->s.cols;
     if (step < 1)
@@ -66,7 +60,7 @@ static err *read_slice(part *p, weight *w, const st_set *files, const st_tensor 
     for (int64_t r = 0; r < w->s.rows; r += step) {
         int64_t rows = w->s.rows - r < step ? w->s.rows - r : step, n = rows * w->s.cols, at = r * w->s.cols;
         TRY(st_read_slice(files, t, w->s.row0 + r, rows, w->s.col0, w->s.cols, DT_F32, s->f));
-        TRY(optim ? put_optim(p, optim, at, s->f, n) : put(p, w, at, s->f, n, s));
+        TRY(put(p, w, at, s->f, n, s));
     }
 done:
     return e;
@@ -93,7 +87,7 @@ err *weights_load(part *p, const st_set *files, bool donor_names) {
             continue;
         }
         TRY(must_find(files, donor_names ? w->row->donor : w->row->name, &t));
-        TRY(read_slice(p, w, files, t, NULL, &s));
+        TRY(read_slice(p, w, files, t, &s));
     }
 done:
     staging_close(&s);
@@ -102,41 +96,8 @@ done:
 
 int weights_optim_kinds(dtype dt) { return dt == DT_F32 ? 2 : 3; }
 
-void weights_optim_name(char out[128], const tensor_row *r, optim_kind k) {
-    static const char *const suffix[OPTIM_KINDS] = {"exp_avg", "exp_avg_sq", "master"};
-    snprintf(out, 128, "%s.%s", r->name, suffix[k]);
-}
-
 float *weights_optim_data(const weight *w, optim_kind k) {
     return k == OPTIM_M ? w->m : k == OPTIM_V ? w->v : w->master;
-}
-
-// A checkpoint written in fp32 has no master copies: its weights are the masters, and weights_load filled
-// them.
-static err *load_kind(part *p, weight *w, const st_set *files, optim_kind k, staging *s) {
-    err *e = NULL;
-    char name[128];
-    const st_tensor *t;
-    weights_optim_name(name, w->row, k);
-    if (k == OPTIM_MASTER && !st_find(files, name)) return NULL;
-    TRY(must_find(files, name, &t));
-    if (k == OPTIM_MASTER)
-        TRY(read_slice(p, w, files, t, NULL, s));
-    else
-        TRY(read_slice(p, w, files, t, weights_optim_data(w, k), s));
-done:
-    return e;
-}
-
-err *weights_load_optimizer(part *p, const st_set *files) {
-    err *e = NULL;
-    staging s = {0};
-    TRY(staging_open(&s));
-    for (int i = 0; i < p->weights; i++)
-        for (int k = 0; k < OPTIM_KINDS; k++) TRY(load_kind(p, &p->weight[i], files, (optim_kind)k, &s));
-done:
-    staging_close(&s);
-    return err_wrap(e, "loading the optimizer state");
 }
 
 // ---- distance from the donor

@@ -9,8 +9,6 @@
 // slices only. donor_names: the files are the base model's, so that deepening happens here: names are the
 // donors', and rows that begin as zeros are zeros. Not collective.
 err *weights_load(part *p, const st_set *files, bool donor_names);
-// Optimizer state from files holding NAME.exp_avg, NAME.exp_avg_sq and, for bf16 weights, NAME.master.
-err *weights_load_optimizer(part *p, const st_set *files);
 // init: random. Matrices N(0, init_range), norms 1, biases 0, and zeros where the row says so. An element
 // depends on (seed, tensor name, its place in the whole tensor) only, never on the mesh.
 err *weights_random(part *p, uint64_t seed);
@@ -22,7 +20,6 @@ err *weights_distance(part *p, const weight *w, const st_set *donors, double *mo
 // The optimizer tensors that belong to a weight, in the order they are saved.
 typedef enum optim_kind { OPTIM_M, OPTIM_V, OPTIM_MASTER, OPTIM_KINDS } optim_kind;
 int weights_optim_kinds(dtype dt); // 2, or 3 when there is a master copy
-void weights_optim_name(char out[128], const tensor_row *r, optim_kind k);
 float *weights_optim_data(const weight *w, optim_kind k);
 
 #endif

@@ -27,7 +27,7 @@ train 1 "$T/c.yaml" "$whole" "${deep[@]}" --set train.steps=6 || say "$whole"
 if mkdir "$T/disk" && mount -t tmpfs -o size=2800k tmpfs "$T/disk" 2>/dev/null; then
     trap 'umount "$T/disk"; rm -rf "$T"' EXIT
     run="$T/disk/run"
-    train 1 "$T/c.yaml" "$run" "${deep[@]}" --set train.steps=6 --set checkpoint.keep=0
+    train 1 "$T/c.yaml" "$run" "${deep[@]}" --set train.steps=6 --set checkpoint.keep=0 --set checkpoint.when_busy=wait
     expect "a full disk" 6 'training goes on' "$run"
     [ "$(ls -A "$run/checkpoints")" = step-00000002 ] && [ "$(grep -c grad_norm "$run/metrics.jsonl")" -eq 6 ] &&
         ok "a full disk: the older checkpoint is left, and nothing half" || bad "a full disk: $(ls -A "$run/checkpoints")"
@@ -94,7 +94,7 @@ expect "a run directory that cannot be made" 6 "$T/file" "$T/nodir"
 
 # Killed nine times while it saves after every step, each rank in turn: in the end the same bits.
 run="$T/kills"
-mesh=(--set mesh.pipeline=2 --set mesh.tensor=2 --set checkpoint.every=1 --set checkpoint.keep=2 --set train.steps=40)
+mesh=(--set mesh.pipeline=2 --set mesh.tensor=2 --set checkpoint.every=1 --set checkpoint.keep=2 --set checkpoint.when_busy=wait --set train.steps=40)
 train 4 "$T/c.yaml" "$T/kills-whole" "${deep[@]}" "${mesh[@]}" || say "$T/kills-whole"
 saved() { ls "$run/checkpoints" 2>/dev/null | grep '^step' | tail -n 1; }
 RANDOM=3

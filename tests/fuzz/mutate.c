@@ -314,7 +314,7 @@ static err *try_manifest(const char *path) {
     char *solar = parent(path), *dir = parent(solar), *sum_path = path_join(solar, "manifest.xxh3"),
          *text = NULL;
     size_t n;
-    json_t *entries = NULL;
+    manifest *m = NULL;
     TRY(read_file(path, MOST_BYTES + 1, &text, &n));
     XXH128_hash_t h = XXH3_128bits(text, n);
     FILE *f = fopen(sum_path, "w");
@@ -322,10 +322,10 @@ static err *try_manifest(const char *path) {
         fprintf(f, "%016llx%016llx\n", (unsigned long long)h.high64, (unsigned long long)h.low64) != 33 ||
         fclose(f))
         die(sum_path);
-    TRY(manifest_read(dir, &entries));
-    TRY(manifest_check(dir, entries, 0, 1));
+    TRY(manifest_open(dir, &m));
+    TRY(manifest_check(m, CHECK_PAPERS | CHECK_TENSORS, 0, 1, 1, NULL));
 done:
-    json_decref(entries);
+    manifest_close(m);
     free(text);
     free(sum_path);
     free(dir);

@@ -2,7 +2,6 @@
 // metrics.jsonl, and every tensor of the newest checkpoint, optimizer included. An error is |a-b|/|b| (of a
 // tensor: of norms, in fp64). Tolerance 0 wants equal bytes. Prints the largest errors; exit status 1 when
 // one is larger.
-#include <glob.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +10,7 @@
 #include <jansson.h>
 
 #include "fsutil.h"
+#include "load.h"
 #include "safetensors.h"
 
 typedef struct worst {
@@ -109,16 +109,65 @@ static int compare_sets(const st_set *a, const st_set *b, bool exact, worst *w) 
     return st_count(b);
 }
 
-static st_set *open_optimizer(const char *run) {
-    char *pattern = path_join(run, "latest/solar/optimizer*.safetensors");
-    glob_t g;
-    st_set *s = NULL;
-    err *e = glob(pattern, 0, NULL, &g) ? err_new(ERR_INPUT, "no optimizer files") : NULL;
-    if (!e) e = st_open_files((const char *const *)g.gl_pathv, (int)g.gl_pathc, &s);
-    if (e) die(pattern, e);
-    globfree(&g);
-    free(pattern);
-    return s;
+// ---- optimizer state, which may lie in other pieces on either side
+
+static manifest *open_manifest(const char *run) {
+    char *path = path_join(run, "latest");
+    manifest *m = NULL;
+    err *e = manifest_open(path, &m);
+    if (e) die(path, e);
+    free(path);
+    return m;
+}
+
+static bool is_state(const manifest *m, const stored *t) {
+    return strncmp(m->file[t->in.file].name, "solar/", 6) == 0;
+}
+
+static float *whole(manifest *m, const stored *t) {
+    int64_t n = t->shape[0] * t->shape[1];
+    want w = {.of = t->of,
+              .shape = {t->shape[0], t->shape[1]},
+              .rows = t->shape[0],
+              .cols = t->shape[1],
+              .n = n,
+              .dst = calloc((size_t)n + 1, 4)};
+    err *e = w.dst ? load_tensor(m, &w, 1) : NULL;
+    if (!w.dst || e) die(t->of, e);
+    return w.dst;
+}
+
+static double state_error(manifest *ma, const stored *a, manifest *mb, const stored *b, bool exact) {
+    double diff = 0, norm = 0;
+    if (a->shape[0] != b->shape[0] || a->shape[1] != b->shape[1]) return INFINITY;
+    float *x = whole(ma, a), *y = whole(mb, b);
+    int64_t n = a->shape[0] * a->shape[1];
+    for (int64_t i = 0; i < n; i++) {
+        diff += ((double)x[i] - y[i]) * ((double)x[i] - y[i]);
+        norm += (double)y[i] * y[i];
+    }
+    bool same = memcmp(x, y, (size_t)n * 4) == 0;
+    free(x);
+    free(y);
+    return exact ? (same ? 0 : INFINITY) : norm > 0 ? sqrt(diff / norm) : sqrt(diff);
+}
+
+static int count_states(const manifest *m) {
+    int n = 0;
+    for (int i = 0; i < m->tensors; i++)
+        n += is_state(m, &m->tensor[i]) && (i == 0 || strcmp(m->tensor[i].of, m->tensor[i - 1].of) != 0);
+    return n;
+}
+
+static int compare_states(manifest *a, manifest *b, bool exact, worst *w) {
+    int n = count_states(b);
+    if (count_states(a) != n || n == 0) note(w, INFINITY, "number of optimizer tensors");
+    for (int i = 0; i < b->tensors; i++) {
+        const stored *tb = &b->tensor[i], *ta;
+        if (!is_state(b, tb) || (i > 0 && strcmp(tb->of, b->tensor[i - 1].of) == 0)) continue;
+        note(w, manifest_find(a, tb->of, &ta) ? state_error(a, ta, b, tb, exact) : INFINITY, tb->of);
+    }
+    return n;
 }
 
 static st_set *open_model(const char *run) {
@@ -136,14 +185,14 @@ int main(int argc, char **argv) {
     worst metrics = {-1, ""}, model = {-1, ""}, optim = {-1, ""};
     int steps = compare_metrics(argv[1], argv[2], &metrics);
     st_set *a = open_model(argv[1]), *b = open_model(argv[2]);
-    st_set *oa = open_optimizer(argv[1]), *ob = open_optimizer(argv[2]);
-    int tensors = compare_sets(a, b, tol == 0, &model), states = compare_sets(oa, ob, tol == 0, &optim);
+    manifest *oa = open_manifest(argv[1]), *ob = open_manifest(argv[2]);
+    int tensors = compare_sets(a, b, tol == 0, &model), states = compare_states(oa, ob, tol == 0, &optim);
     printf("%d steps: %.2e (%s); %d tensors: %.2e (%s); %d optimizer tensors: %.2e (%s)\n", steps,
            metrics.err, metrics.what, tensors, model.err, model.what, states, optim.err, optim.what);
     st_close(a);
     st_close(b);
-    st_close(oa);
-    st_close(ob);
+    manifest_close(oa);
+    manifest_close(ob);
     bool good = metrics.err <= tol && model.err <= tol;
     // Moments are sums of small gradients and their squares: their own rounding is larger.
     return good && optim.err <= 10 * tol ? 0 : 1;
