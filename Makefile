@@ -92,6 +92,7 @@ TESTDIRS := $(filter-out unit setup lint,$(notdir $(patsubst %/,%,$(sort $(dir $
 TESTSRC  := $(foreach d,$(TESTDIRS),$(wildcard tests/$(d)/*.c))
 UNIT     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNITSRC))
 TESTBIN  := $(UNIT) $(foreach s,$(TESTSRC),$(BUILD)/tests/$(notdir $(s:.c=)))
+DISKSHIM := $(BUILD)/tests/disk_shim.so
 
 # the lab of tests/cluster can only be set up by root
 LAB_GROUP := $(if $(filter 0,$(shell id -u)),cluster)
@@ -150,7 +151,7 @@ clean: ## remove build/ and its sisters
 	rm -rf build build-clang build-san build-clang-san
 
 program: cuda-note $(BUILD)/solar
-testbins: $(TESTBIN)
+testbins: $(TESTBIN) $(DISKSHIM)
 unit: $(UNIT)
 	@for t in $(UNIT); do $$t || exit 1; done
 cuda-note:
@@ -202,6 +203,12 @@ $(BUILD)/tests/%: tests/$(1)/%.c $(SANOBJ) $(BUILD)/libsolar.a $(BUILD)/flags
 endef
 $(BUILD)/tests/bench_ops: private LIBS += $(DNNL)
 $(foreach d,unit $(TESTDIRS),$(eval $(call test_rule,$(d))))
+
+# A library that tests preload to stand between the program and the disk
+$(DISKSHIM): tests/fault/disk/shim.c tests/fault/disk/log.h $(BUILD)/flags
+	@mkdir -p $(@D)
+	@echo "  test $<"
+	$(Q)$(CC) -std=c17 -D_GNU_SOURCE $(WARN) -O1 -fPIC -shared $(CFLAGS) -o $@ $< -ldl -lpthread
 
 # clang-tidy's findings, one log per file so that only what changed is read again; tests/lint/lint.sh judges
 # them. err.c defines what analyzer.h wraps.
