@@ -117,6 +117,7 @@ typedef struct config {
     struct {
         int64_t every;      // steps between lines of the log; default 10
         int64_t seam_every; // steps between reports of layers; 0: none
+        double slow_factor; // of the peers' median, above which a rank is named; 0: off
     } log;
     struct {
         double start, step; // seconds before a silent peer ends the job; 0: wait for ever

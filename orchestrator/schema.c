@@ -234,6 +234,10 @@ const key schema[] = {
     {"log.every", KEY_INT, AT(log.every), 0, "10", "[1, 1000000000]", "steps",
      "Steps between lines of the log."},
 
+    {"log.slow_factor", KEY_REAL, AT(log.slow_factor), 0, "1.5", "[0, 1000]", "times",
+     "A rank that works so many times as long as the median of its peers (the ranks of its pipeline stage) is named, with "
+     "host and phase, at every line of the log. 0: never."},
+
     {"log.seam_every", KEY_INT, AT(log.seam_every), 0, "0", "[0, 1000000000]", "steps",
      "Steps between reports of layers (in metrics.jsonl, and as a table in seam.txt of the run): gradient norm, "
      "distance from the donor, size and direction of the output. 0: none. Reads the base model's weights each time."},

@@ -21,7 +21,21 @@ static void progress_text(const training *t, const step_report *r, double lr, do
              r->grad_norm, (double)(c->train.global_batch * c->data.seq_len) / seconds, time);
 }
 
+static err *tell_slow(training *t) {
+    slow_rank s = slow_find(&t->slow, &t->m, t->cfg->log.slow_factor);
+    if (s.rank < 0) return NULL;
+    log_warn("slow rank %d (host %s): works %.2f times as long as its peers; most of it in %s, %.3g s a "
+             "step, where "
+             "their median is %.3g s",
+             s.rank, t->c->hosts[s.rank], s.times, phase_name(s.phase), s.seconds, s.median);
+    return metrics_write(t->log, json_pack("{s:I, s:i, s:s, s:s, s:f, s:f, s:f}", "step",
+                                           (json_int_t)t->state.step, "slow_rank", s.rank, "host",
+                                           t->c->hosts[s.rank], "phase", phase_name(s.phase), "times",
+                                           s.times, "seconds", s.seconds, "median", s.median));
+}
+
 static err *tell(training *t, const step_report *r, double lr, double seconds, progress *line) {
+    err *e = NULL;
     const run_state *s = &t->state;
     char text[192];
     if (t->m.rank) return NULL;
@@ -34,12 +48,16 @@ static err *tell(training *t, const step_report *r, double lr, double seconds, p
     else if (mark)
         log_info("%s", text);
     if (mark) t->loss_sum = 0, t->loss_count = 0;
+    slow_note(&t->slow, r->votes);
+    if (mark) TRY(tell_slow(t));
     double tokens = (double)(t->cfg->train.global_batch * t->cfg->data.seq_len);
-    return metrics_write(t->log,
-                         json_pack("{s:I, s:f, s:f, s:f, s:I, s:I, s:f, s:f}", "step", (json_int_t)s->step,
-                                   "loss", r->loss, "lr", lr, "grad_norm", r->grad_norm, "tokens",
-                                   (json_int_t)s->tokens, "samples", (json_int_t)s->samples_consumed,
-                                   "seconds", seconds, "tokens_per_s", tokens / seconds));
+    e = metrics_write(t->log,
+                      json_pack("{s:I, s:f, s:f, s:f, s:I, s:I, s:f, s:f}", "step", (json_int_t)s->step,
+                                "loss", r->loss, "lr", lr, "grad_norm", r->grad_norm, "tokens",
+                                (json_int_t)s->tokens, "samples", (json_int_t)s->samples_consumed, "seconds",
+                                seconds, "tokens_per_s", tokens / seconds));
+done:
+    return e;
 }
 
 // ---- bad steps
@@ -94,6 +112,7 @@ static err *take_step(training *t, step_report *r, progress *line) {
     TRY(wishes_ask(&t->wishes, &wanted));
     if (saver_busy(t->saver)) wanted |= WANT_BUSY;
     if (t->p->first || t->p->last) TRY(stream_next(t->data, &rows));
+    t->t->busy[PHASE_DATA] = now_seconds() - start;
     int64_t step = t->state.step + 1;
     TRY(train_step(t->t, step, step - t->state.skipped, &o, rows, wanted, r));
     bool good = r->verdict == STEP_GOOD;

@@ -9,6 +9,7 @@
 #include "lives.h"
 #include "metrics.h"
 #include "run_lock.h"
+#include "slow.h"
 #include "stream.h"
 #include "wishes.h"
 
@@ -29,6 +30,7 @@ typedef struct training {
     part *p;
     trainer *t;
     metrics *log;  // rank 0
+    slow_watch slow; // rank 0
     run_lock lock; // rank 0
     lives diary;   // rank 0
     char *life;    // this life's directory in the run's

@@ -62,6 +62,7 @@ static err *write_papers(training *t) {
     TRY(write_text(dir, "plan.txt", t->plan_text));
     TRY(write_text(dir, "config.yaml", t->config_text));
     TRY(metrics_open(dir, t->resumed ? t->state.step : -1, &t->log));
+    TRY(slow_open(t->m.world, &t->slow));
     lives_begin(dir, t->state.step, t->state.tokens, t->w->size, &t->diary);
 done:
     return e;
@@ -283,6 +284,7 @@ void training_close(training *t) {
     stream_close(t->data);
     for (int i = 0; i < MAX_VALID; i++) valid_close(t->valid[i]);
     metrics_close(t->log);
+    slow_close(&t->slow);
     trainer_close(t->t);
     part_free(t->p);
     comm_close(t->c);

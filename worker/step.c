@@ -37,9 +37,10 @@ err *trainer_open(part *p, comm *c, int64_t global_batch, trainer **out) {
     size_t tokens = (size_t)(p->tokens * p->shape.micro);
     t->in = malloc(tokens * sizeof *t->in);
     t->target = malloc(tokens * sizeof *t->target);
-    t->votes = malloc((size_t)p->m.world * sizeof *t->votes);
+    t->votes = calloc((size_t)p->m.world, sizeof *t->votes);
+    t->sums = malloc((size_t)(p->weights + t->micro) * sizeof *t->sums);
     t->times = calloc((size_t)t->actions, sizeof *t->times);
-    if (!t->in || !t->target || !t->votes || !t->times)
+    if (!t->in || !t->target || !t->votes || !t->times || !t->sums)
         FAIL(ERR_SYSTEM, "out of memory for the tokens of a step");
     TRY(open_transfers(t));
     TRY(reduce_open(p, c, &t->reduce));
@@ -58,6 +59,7 @@ void trainer_close(trainer *t) {
     free(t->in);
     free(t->target);
     free(t->votes);
+    free(t->sums);
     free(t->times);
     free(t);
 }
@@ -184,6 +186,18 @@ static void take_input(trainer *t, const action *a) {
     acts[0].x = full;
 }
 
+// ---- time: what is not waiting is work
+
+const char *phase_name(step_phase p) {
+    static const char *const name[PHASES] = {"data", "forward", "backward", "reduction", "update"};
+    return name[p];
+}
+
+// Seconds of a clock that stands still while this rank waits for others.
+static double work_clock(const trainer *t) { return comm_now(t->c) - t->c->waited; }
+
+static void spent(trainer *t, step_phase p, double since) { t->busy[p] += work_clock(t) - since; }
+
 static err *run_action(trainer *t, int i) {
     err *e = NULL;
     const action *a = &t->p->schedule[i];
@@ -194,9 +208,11 @@ static err *run_action(trainer *t, int i) {
     if (a->kind == ACT_BACKWARD) t->backwards++;
     TRY(expect_input(t, i + 1));
     time->start = comm_now(t->c);
+    double began = work_clock(t);
     if (a->kind == ACT_BACKWARD && t->p->vstage[a->v].last) TRY(comm_finish(t->c, &t->sent_grad[at]));
     TRY(a->kind == ACT_FORWARD ? forward_micro(t, a) : backward_micro(t, a, at));
     time->end = comm_now(t->c);
+    spent(t, a->kind == ACT_FORWARD ? PHASE_FORWARD : PHASE_BACKWARD, began);
 done:
     return e;
 }
@@ -234,12 +250,10 @@ static err *local_sums(trainer *t, double *loss, double *squares) {
     err *e = NULL;
     part *p = t->p;
     device *d = p->dev;
-    int n = p->weights + t->micro;
-    double *sums = malloc((size_t)n * sizeof *sums);
-    if (!sums) return err_new(ERR_SYSTEM, "out of memory for %d sums", n);
+    double *sums = t->sums;
     *loss = *squares = 0;
     square_shares(t);
-    d->ops->download(d, sums, p->work.sums, (size_t)n * sizeof *sums);
+    d->ops->download(d, sums, p->work.sums, (size_t)(p->weights + t->micro) * sizeof *sums);
     TRY(d->ops->sync(d));
     // What is not finite is told by every rank that sees it, also of a tensor that another rank counts.
     for (int i = 0; i < p->weights; i++)
@@ -247,17 +261,24 @@ static err *local_sums(trainer *t, double *loss, double *squares) {
             *squares += sums[i];
     for (int i = 0; i < t->micro; i++) *loss += p->last && p->m.t == 0 ? sums[p->weights + i] : 0;
 done:
-    free(sums);
+    return e;
+}
+
+static err *finish_reduction(trainer *t) {
+    double began = work_clock(t);
+    err *e = reduce_finish(t->reduce);
+    spent(t, PHASE_REDUCE, began);
     return e;
 }
 
 // The one collective that all ranks take part in: loss, norm, what anybody wants. Summed in rank order.
 static err *agree(trainer *t, unsigned wanted, step_report *out) {
     err *e = NULL;
-    double loss = 0, squares = 0;
+    double loss = 0, squares = 0, began = work_clock(t);
     step_vote mine = {.wanted = wanted};
     TRY(local_sums(t, &mine.loss, &mine.squares));
-    mine.busy = comm_now(t->c) - t->begun - (t->c->waited - t->waited);
+    spent(t, PHASE_REDUCE, began);
+    for (int i = 0; i < PHASES; i++) mine.busy[i] = (float)t->busy[i], t->busy[i] = 0;
     TRY(comm_collect(t->c, &mine, t->votes, sizeof mine));
     *out = (step_report){.votes = t->votes};
     for (int r = 0; r < t->p->m.world; r++) {
@@ -274,7 +295,7 @@ done:
 
 static err *update_weights(trainer *t, int64_t update, const step_options *o, double norm) {
     part *p = t->p;
-    double scale = o->clip_norm > 0 && norm > o->clip_norm ? o->clip_norm / norm : 1;
+    double began = work_clock(t), scale = o->clip_norm > 0 && norm > o->clip_norm ? o->clip_norm / norm : 1;
     for (int i = 0; i < p->weights; i++) {
         const weight *w = &p->weight[i];
         if (lr_scale(t, w) == 0 || !w->own_n) continue; // frozen, or of other data ranks
@@ -295,6 +316,7 @@ static err *update_weights(trainer *t, int64_t update, const step_options *o, do
         p->dev->ops->adamw(p->dev, &a);
     }
     err *e = p->dev->ops->sync(p->dev);
+    spent(t, PHASE_UPDATE, began);
     return e ? e : reduce_gather_weights(t->reduce);
 }
 
@@ -303,7 +325,7 @@ err *train_gradients(trainer *t, const int32_t *rows, step_report *out) {
     take_samples(t, rows);
     clear_gradients(t);
     TRY(run_schedule(t));
-    TRY(reduce_finish(t->reduce));
+    TRY(finish_reduction(t));
     TRY(agree(t, 0, out));
 done:
     return e;
@@ -315,13 +337,11 @@ err *train_step(trainer *t, int64_t step, int64_t update, const step_options *o,
     t->c->phase = "train";
     t->c->step = step;
     t->scale_lr = o->scale_lr;
-    t->begun = comm_now(t->c);
-    t->waited = t->c->waited;
-    take_samples(t, rows);         // tokens of the global batch's share of this rank
-    clear_gradients(t);            //
-    TRY(run_schedule(t));          // forward and backward, micro-batch by micro-batch, stage to stage
-    TRY(reduce_finish(t->reduce)); // what of the gradients has not been summed over data ranks on the way
-    TRY(agree(t, wanted, out));    // loss, gradient norm, wishes: the same on every rank
+    take_samples(t, rows);      // tokens of the global batch's share of this rank
+    clear_gradients(t);         //
+    TRY(run_schedule(t));       // forward and backward, micro-batch by micro-batch, stage to stage
+    TRY(finish_reduction(t));   // what of the gradients has not been summed over data ranks on the way
+    TRY(agree(t, wanted, out)); // loss, gradient norm, wishes: the same on every rank
     if (out->verdict == STEP_GOOD) TRY(update_weights(t, update, o, out->grad_norm)); // clip and AdamW
 done:
     return err_wrap(e, "step %lld", (long long)step);

@@ -16,11 +16,22 @@ typedef struct step_options {
 // BUSY asks for nothing: this rank is still writing a checkpoint.
 enum { WANT_STOP = 1, WANT_SAVE = 2, WANT_EVAL = 4, WANT_BUSY = 8 };
 
+// Where a rank spends its time, waiting for others left out.
+typedef enum step_phase {
+    PHASE_DATA,     // until the samples of the step are there; set by who calls train_step
+    PHASE_FORWARD,  //
+    PHASE_BACKWARD, // with the loss
+    PHASE_REDUCE,   // sums of gradients that were left for the end, norms
+    PHASE_UPDATE,   // of the step before
+    PHASES,
+} step_phase;
+const char *phase_name(step_phase p); // "forward", ...
+
 // What every rank tells all others at the end of a step: the one collective that all ranks take part in.
 typedef struct step_vote {
     double loss, squares; // this rank's share of the loss and of the squared gradient norm
-    double busy;          // seconds from the start of the step to this vote that were not spent waiting
     double wanted;        // bits
+    float busy[PHASES];   // seconds
 } step_vote;
 
 // What all ranks know after a step. What any rank wants is told with it, so that all act at the same
@@ -47,12 +58,13 @@ typedef struct trainer {
     int32_t *in, *target; // [micro*T] host
     transfer **sent;      // [vstages][slots] activations on their way to the next stage
     transfer sent_grad[3], arriving;
-    int backwards;        // begun in this step: which of work.grad is at work
-    bool scale_lr;        // of the step under way
-    guard *guard;         // judges steps; the run keeps it. NULL: only what is not finite is bad
-    double begun, waited; // clock and comm's waiting time when the step began
-    action_time *times;   // [actions] of the last step
-    step_vote *votes;     // [world]
+    int backwards;       // begun in this step: which of work.grad is at work
+    bool scale_lr;       // of the step under way
+    guard *guard;        // judges steps; the run keeps it. NULL: only what is not finite is bad
+    double busy[PHASES]; // seconds, of the step under way
+    double *sums;        // [weights + micro] host: squares of gradients, losses
+    action_time *times;  // [actions] of the last step
+    step_vote *votes;    // [world]
 } trainer;
 
 // p was made with PART_TRAIN, batch sequences of seq_len tokens. Not collective.
