@@ -127,6 +127,11 @@ build: ## set up and build the program into build/solar
 setup: ## install what is missing for everything below
 	@tests/setup/install.sh build check demo lint clang
 
+check-full: ## as check, with the long forms of all tests (an hour or more)
+	@tests/setup/install.sh build check
+	@$(MAKE) --no-print-directory program testbins
+	@FULL=1 TEST_LIMIT=3000 tests/run.sh $(BUILD)
+
 check-quick: ## unit tests and bad inputs only (what SAN=1 runs in CI)
 	@tests/setup/install.sh build check
 	@$(MAKE) --no-print-directory program testbins
@@ -225,4 +230,4 @@ $(BUILD)/tidy/%.log: %.c .clang-tidy tests/lint/analyzer.h $(wildcard include/*.
 
 -include $(OBJ:.o=.d) $(TESTBIN:=.d)
 FORCE:
-.PHONY: help demo check check-cluster build setup check-quick check-fresh lint format install clean program testbins unit cuda-note tidy-list FORCE
+.PHONY: help demo check check-full check-cluster build setup check-quick check-fresh lint format install clean program testbins unit cuda-note tidy-list FORCE

@@ -154,7 +154,7 @@ const key schema[] = {
     {"optimizer.clip_norm", KEY_REAL, AT(optimizer.clip_norm), 0, "1.0", "[0, inf)", NULL,
      "Gradients are scaled down to this global L2 norm. 0: off."},
 
-    {"optimizer.shard", KEY_BOOL, AT(optimizer.shard), 0, "false", NULL, NULL,
+    {"optimizer.shard", KEY_BOOL, AT(optimizer.shard), 0, "true", NULL, NULL,
      "ZeRO-1: every data rank keeps and updates its share of the optimizer state only. The same bits as without."},
 
     {"lr_scale.embedding", KEY_REAL, AT(lr_scale.embedding), 0, "1.0", "[0, 1000]", NULL,

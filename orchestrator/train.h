@@ -29,11 +29,11 @@ typedef struct training {
     valid_set *valid[MAX_VALID];
     part *p;
     trainer *t;
-    metrics *log;  // rank 0
+    metrics *log;    // rank 0
     slow_watch slow; // rank 0
-    run_lock lock; // rank 0
-    lives diary;   // rank 0
-    char *life;    // this life's directory in the run's
+    run_lock lock;   // rank 0
+    lives diary;     // rank 0
+    char *life;      // this life's directory in the run's
     saver *saver;
     wishes wishes;
     int64_t saved_step; // of the newest checkpoint; -1: none
