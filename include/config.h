@@ -75,6 +75,7 @@ typedef struct config {
     struct {
         int64_t global_batch, micro_batch, steps;
         dtype precision;      // fp32 | bf16
+        dtype grad_reduce;    // in which gradients travel between data ranks
         char *device;         // auto | cpu | cuda
         int64_t threads;      // per rank; 0: from the cores the launcher gave
         bool skip_bad;        // on_bad_step: skip (else stop)

@@ -31,6 +31,7 @@ err *plan_shape(const config *c, const mesh *m, part_shape *out) {
                         .rows = c->data.seq_len,
                         .sequence = c->mesh.sequence_parallel,
                         .shard = c->optimizer.shard,
+                        .reduce = c->train.grad_reduce,
                         .recompute = c->train.recompute,
                         .recompute_every = (int)c->train.recompute_every,
                         .micro = (int)micro};

@@ -119,6 +119,9 @@ const key schema[] = {
      "Optimizer steps of the whole run."},
     {"train.precision", KEY_CHOICE, AT(train.precision), 0, "fp32", "fp32|bf16", NULL,
      "Arithmetic of the model. bf16 keeps an fp32 master copy of the weights and accumulates in fp32."},
+    {"train.grad_reduce", KEY_CHOICE, AT(train.grad_reduce), 0, "fp32", "fp32|bf16", NULL,
+     "In which type gradients travel between data ranks. bf16 halves the bytes; each rank's gradient is rounded, the sum is "
+     "formed in fp32. Gradients are accumulated over micro-batches in fp32 either way."},
     {"train.device", KEY_CHOICE_TEXT, AT(train.device), 0, "auto", "auto|cpu|cuda", NULL,
      "Where to compute. auto: a GPU when there is one and this build can use it."},
     {"train.threads", KEY_INT, AT(train.threads), 0, "0", "[0, 4096]", "threads",

@@ -21,6 +21,7 @@ typedef struct part_shape {
     part_use use;
     int64_t batch, rows; // most sequences of a micro-batch, most tokens of a sequence
     bool sequence; // sequence parallel: between the products every tensor rank has its share of the rows
+    dtype reduce;  // in which gradients travel between data ranks; summed in fp32 either way
     bool shard;    // every data rank keeps its share of the optimizer state only (ZeRO-1)
     recompute_kind recompute; // of the layers whose index is a multiple of recompute_every
     int recompute_every;      // 0 is as 1

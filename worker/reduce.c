@@ -12,10 +12,11 @@ enum { SLICE_TOTAL = 1 << 22 }; // elements of all receives under way
 struct reducer {
     part *p;
     comm *c;
+    dtype dt;     // of what travels
     int64_t step; // elements of a slice
-    float *in;    // [dp][step] host
+    char *in;     // [dp][step] dt, host
+    char *out;    // [dp][step] dt, host: what cannot be sent from where it lies
     float *sum;   // [step] host
-    float *out;   // [dp][step] host, where the device's memory is not the host's
     MPI_Request *request;
     exchange x;
     int ready;      // buckets that may travel, in order
@@ -35,7 +36,7 @@ err *reduce_open(part *p, comm *c, reducer **out) {
     reducer *r = calloc(1, sizeof *r);
     *out = r;
     if (!r) return err_new(ERR_SYSTEM, "out of memory for the reduction of gradients");
-    *r = (reducer){.p = p, .c = c, .step = step_of(&p->m)};
+    *r = (reducer){.p = p, .c = c, .dt = p->shape.reduce, .step = step_of(&p->m)};
     if (p->m.dp == 1) return NULL;
     size_t slice = (size_t)r->step * 4, dp = (size_t)p->m.dp;
     r->in = malloc(slice * dp);
@@ -74,23 +75,32 @@ static int64_t slice_of(const reducer *r, int d, int64_t *first) {
     return left < 0 ? 0 : left < r->step ? left : r->step;
 }
 
+static char *part_of(const reducer *r, char *buffer, int d) { return buffer + (size_t)(d * r->step) * 4; }
+
+// n gradients as they travel: where they lie, or a copy in `to`. `sum` is free between two slices.
+static char *as_sent(reducer *r, float *from, int64_t n, char *to) {
+    const device *dev = r->p->dev;
+    bool host = dev->ops->host_memory;
+    if (r->c->listener || (host && r->dt == DT_F32)) return (char *)from;
+    float *f = host ? from : r->dt == DT_F32 ? (float *)(void *)to : r->sum;
+    if (!host) dev->ops->download(r->p->dev, f, from, (size_t)n * 4);
+    if (r->dt == DT_BF16) comm_store_row(to, DT_BF16, f, n);
+    return to;
+}
+
 static err *begin_slice(reducer *r) {
     err *e = NULL;
     comm *c = r->c;
-    const ops *k = c->dev->ops;
     int dp = r->p->m.dp, me = r->p->m.d;
     int64_t first, mine = slice_of(r, me, &first);
     r->x = (exchange){r->request, 0, COMM_DATA_SCATTER};
     for (int d = 0; d < dp; d++) {
         int64_t n = slice_of(r, d, &first);
-        float *from = gradient(r, first);
         if (d == me) continue;
-        if (mine) TRY(exchange_post(c, &c->dp, &r->x, false, d, r->in + d * r->step, mine, DT_F32));
-        if (n && !k->host_memory && !c->listener) {
-            k->download(c->dev, r->out + d * r->step, from, (size_t)n * 4);
-            from = r->out + d * r->step;
-        }
-        if (n) TRY(exchange_post(c, &c->dp, &r->x, true, d, from, n, DT_F32));
+        if (mine) TRY(exchange_post(c, &c->dp, &r->x, false, d, part_of(r, r->in, d), mine, r->dt));
+        if (!n) continue;
+        char *sent = as_sent(r, gradient(r, first), n, part_of(r, r->out, d));
+        TRY(exchange_post(c, &c->dp, &r->x, true, d, sent, n, r->dt));
     }
     r->under_way = true;
 done:
@@ -100,18 +110,12 @@ done:
 static void end_slice(reducer *r) {
     int dp = r->p->m.dp, me = r->p->m.d;
     int64_t first, n = slice_of(r, me, &first);
-    const ops *k = r->c->dev->ops;
-    float *own = gradient(r, first), *mine = own;
     r->under_way = false;
     r->at += r->step;
     if (!n || r->c->listener) return;
-    if (!k->host_memory) {
-        mine = r->in + me * r->step;
-        k->download(r->c->dev, mine, own, (size_t)n * 4);
-    }
-    for (int d = 0; d < dp; d++)
-        comm_add_row(r->sum, d == me ? (char *)mine : (char *)(r->in + d * r->step), DT_F32, n, d == 0);
-    k->upload(r->c->dev, own, r->sum, (size_t)n * 4);
+    char *own = as_sent(r, gradient(r, first), n, part_of(r, r->in, me));
+    for (int d = 0; d < dp; d++) comm_add_row(r->sum, d == me ? own : part_of(r, r->in, d), r->dt, n, d == 0);
+    r->p->dev->ops->upload(r->p->dev, gradient(r, first), r->sum, (size_t)n * 4);
 }
 
 static bool bucket_is_over(const reducer *r) {

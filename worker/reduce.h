@@ -1,6 +1,8 @@
 // Summing gradients over data ranks while the backward pass still runs, bucket by bucket (ZeRO's
 // reduce-scatter, Rajbhandari et al. 2020): every data rank gets the sums of its share of a bucket. Elements
 // are added in rank order, so how the gradients are cut, and when which bucket travels, changes no bit.
+// part.shape.reduce is how they travel: as bf16, every rank's gradient (the owner's too) is rounded before it
+// is added in fp32.
 #ifndef SOLAR_REDUCE_H
 #define SOLAR_REDUCE_H
 

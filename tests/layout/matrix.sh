@@ -39,6 +39,11 @@ mesh() {
     [ "$pp" -gt 1 ] && close+=(mesh.interleave=2 "mesh.interleave=3 optimizer.shard=true train.recompute=selective")
     [ "$tp" -gt 1 ] && close+=(mesh.sequence_parallel=true "mesh.sequence_parallel=true optimizer.shard=true train.recompute=full")
     [ "$pp" -gt 1 ] && [ "$tp" -gt 1 ] && close+=("mesh.interleave=2 mesh.sequence_parallel=true optimizer.shard=true mesh.order=pdt")
+    # Rounded gradients: near the plain run, and the same bits whether the optimizer is sharded or not.
+    if [ $((ranks / pp / tp)) -gt 1 ] && run rounded "$ranks" "$pp" "$tp" --set optimizer.shard=false --set train.grad_reduce=bf16 "$@"; then
+        same rounded plain 0.1 "$label, gradients sent in bf16"
+        run other "$ranks" "$pp" "$tp" --set optimizer.shard=true --set train.grad_reduce=bf16 "$@" && same other rounded 0 "$label, the same and sharded: the same bits"
+    fi
     for option in "${exact[@]}"; do
         # shellcheck disable=SC2086 # several options
         run other "$ranks" "$pp" "$tp" --set optimizer.shard=false "$@" $(printf -- '--set %s ' $option) && same other plain 0 "$label, $option: the same bits"

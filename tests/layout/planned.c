@@ -2,7 +2,7 @@
 // step on paper for every rank, and compares: bytes of every class of memory, bytes asked of the device,
 // messages and bytes sent by kind, products and their arithmetic. Everything has to be equal. CONFIG is words
 // joined by commas: pp=2 tp=2 batch=2 global=8 kv=2 layers=4 m=1 seq=33 v=2 tied bf16
-// selective full every=2 shard sequence.
+// selective full every=2 shard sequence reduce16.
 // Rank 0 prints a line for each and the result line of tests/run.sh.
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@
 
 typedef struct setting {
     int pp, tp, batch, global, kv, layers, m, seq, every, v;
-    bool tied, bf16, shard, sequence;
+    bool tied, bf16, shard, sequence, reduce16;
     recompute_kind recompute;
 } setting;
 
@@ -74,6 +74,7 @@ static setting read_setting(const char *text) {
         s.tied |= strcmp(w, "tied") == 0;
         s.bf16 |= strcmp(w, "bf16") == 0;
         s.shard |= strcmp(w, "shard") == 0;
+        s.reduce16 |= strcmp(w, "reduce16") == 0;
         s.sequence |= strcmp(w, "sequence") == 0;
         if (strcmp(w, "selective") == 0) s.recompute = RECOMPUTE_SELECTIVE;
         if (strcmp(w, "full") == 0) s.recompute = RECOMPUTE_FULL;
@@ -104,6 +105,7 @@ static part_shape shape_of(const setting *s, const mesh *m) {
                         .batch = s->batch,
                         .rows = s->seq,
                         .shard = s->shard,
+                        .reduce = s->reduce16 ? DT_BF16 : DT_F32,
                         .sequence = s->sequence,
                         .recompute = s->recompute,
                         .recompute_every = s->every,

@@ -20,7 +20,7 @@ for shape in 1:1:1 2:1:1 2:2:1 2:1:2 3:3:1 4:1:1 4:1:4 4:2:2 6:3:2 8:2:2 8:1:8; 
     for v in "${variants[@]}"; do list+=("$v,pp=$pp,tp=$tp,global=$((ranks == 3 || ranks == 6 ? 12 : 8 * ranks / pp / tp))"); done
     launch "$ranks" "${list[@]}"
 done
-launch 4 pp=2,v=2,global=12,tied pp=2,v=3,m=0,global=6,full,batch=2 tp=2,sequence,shard pp=2,tp=2,v=2,sequence,tied tied,shard,bf16 \
+launch 4 pp=2,v=2,global=12,tied pp=2,v=3,m=0,global=6,full,batch=2 tp=2,sequence,shard pp=2,tp=2,v=2,sequence,tied tied,shard,bf16 reduce16,shard \
     pp=4,v=2,m=0,global=9
 launch 8 pp=2,tp=2,v=2,sequence,shard,tied,selective tp=4,sequence,shard,seq=35,full pp=2,v=3,shard,bf16,layers=8
 result
