@@ -74,7 +74,7 @@ for what; do
         tail -n 100 "$DATA/tinystories.jsonl" >"$W/ts-held.jsonl"
         tokenize "$W/ts.jsonl" "$DATA/stories260k" "$W/ts.h5"
         tokenize "$W/ts-held.jsonl" "$DATA/stories260k" "$W/ts-held.h5"
-        config "$W/ts.yaml" "$DATA/stories260k" "$W/ts.h5" "$W/ts-held.h5" 256 490 70 5.0e-4
+        config "$W/ts.yaml" "$DATA/stories260k" "$W/ts.h5" "$W/ts-held.h5" 256 490 70 1.0e-4
         experiment stories "$DATA/stories260k" 1 "$W/ts-held.jsonl" "$W/ts.yaml" 4096
         ;;
     shift)
@@ -98,9 +98,9 @@ for what; do
  "tie_word_embeddings": true, "initializer_range": 0.04, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"}
 EOF
         for part in a b held; do tokenize "$W/own-$part.jsonl" "$W/model" "$W/own-$part.h5"; done
-        config "$W/own-a.yaml" "$W/model" "$W/own-a.h5" "$W/own-held.h5" 256 300 150 3.0e-3
+        config "$W/own-a.yaml" "$W/model" "$W/own-a.h5" "$W/own-held.h5" 256 900 300 3.0e-3
         "$SOLAR" train "$W/own-a.yaml" --set run.dir="$W/own-from" --set model.init=random --set train.threads=0 >"$W/own-from.log" 2>&1
-        config "$W/own-b.yaml" "$W/own-from/latest" "$W/own-b.h5" "$W/own-held.h5" 256 180 30 1.5e-3
+        config "$W/own-b.yaml" "$W/own-from/latest" "$W/own-b.h5" "$W/own-held.h5" 256 420 60 1.5e-3
         experiment own "$W/own-from/latest" 2 "$W/own-held.jsonl" "$W/own-b.yaml" 4096
         ;;
     *) echo "unknown experiment $what" >&2; exit 2 ;;

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Shapes that divide badly, on meshes, against one rank over four steps, fp32 5e-5: key/value heads held by several
-# tensor ranks with biases, windows shorter and longer than the sequence, several seams, as many stages as layers,
-# fewer micro-batches than stages, one micro-batch, explicit layouts, bf16 and sharded base files, random weights; and
-# the losses and words of eval and generate.
+# tensor ranks with biases, windows shorter and longer than the sequence, several seams, three tensor ranks, as many
+# stages as layers, fewer micro-batches than stages, one micro-batch, explicit layouts, bf16 and sharded base files,
+# random weights; and the losses and words of eval and generate.
 # limit: 300
 cd "$(dirname "$0")" && . ./lib.sh
 
@@ -23,6 +23,7 @@ family llama 8 1 3 true '"model_type": "llama", "architectures": ["LlamaForCausa
 family qwen 8 2 4 false '"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "rope_theta": 10000.0'
 family short 4 4 3 true '"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 7, "rope_theta": 10000.0'
 family long 4 2 3 false '"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 90, "rope_theta": 10000.0'
+family odd 6 3 5 true '"model_type": "llama", "architectures": ["LlamaForCausalLM"], "head_dim": 10, "rope_theta": 10000.0'
 
 common=(--set train.steps=4 --set schedule='{kind: constant}' --set checkpoint.every=0 --set eval.every=2)
 # mesh BASE RANKS PP TP LABEL [--set ...]: against one rank with the same settings but mesh and micro-batch
@@ -50,6 +51,8 @@ mesh short 6 3 2 "window of 7, repeats" --set model.dus.layers=0-2,0-1,2
 mesh long 4 4 1 "a layer a stage, one micro-batch" --set model.dus.m=1 --set train.global_batch=2 --set train.micro_batch=2
 mesh llama 8 4 1 "global batch = dp" --set model.dus.m=1 --set train.global_batch=2
 mesh short 4 2 2 "explicit layout" --set model.dus.m=1 --set mesh.layout='[3, 1]' --set mesh.seam_inside=true --set train.micro_batch=4
+TOLERANCE=1e-5 mesh odd 6 2 3 "three tensor ranks" --set model.dus.m=1 --set data.seq_len=37
+TOLERANCE=1e-5 mesh odd 9 3 3 "three by three, explicit uneven stages" --set model.dus.m=1 --set mesh.layout='[1, 3, 4]' --set data.seq_len=31
 mesh qwen 3 3 1 "no dus, seq_len 1" --set data.seq_len=1 --set data.valid=[]
 mesh qwen 4 2 2 "random weights" --set model.init=random --set model.dus.m=1
 TOLERANCE=0.05 mesh long 4 2 2 "bf16" --set train.precision=bf16 --set model.dus.m=1
