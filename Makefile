@@ -33,7 +33,7 @@ SP_LIBS  := $(or $(shell pkg-config --libs sentencepiece 2>/dev/null),-lsentence
 PKG_LIBS := $(shell pkg-config --libs $(PKGS) $(HDF5) 2>/dev/null) $(SP_LIBS)
 
 # oneDNN is only compared with (tests/bench)
-DNNL     := $(shell printf '%s\n' '\#include <oneapi/dnnl/dnnl.h>' | $(CC) -E - >/dev/null 2>&1 && echo -ldnnl)
+DNNL     := $(shell $(CC) -E -include oneapi/dnnl/dnnl.h -x c /dev/null >/dev/null 2>&1 && echo -ldnnl)
 
 # ---- CUDA: sm_80 (A100) and sm_90a (H100, H200), when the toolkit and sources for it are here
 CUDA_ARCH ?= 80 90a
