@@ -4,7 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../worker/checkpoint.h"
+#include "../worker/manifest.h"
 #include "fsutil.h"
+#include "log.h"
 #include "model_dir.h"
 
 enum { MOST_STATE_BYTES = 16 << 20 };
@@ -104,12 +107,70 @@ done:
     return e;
 }
 
-static err *inspect_dir(const char *dir, bool tensors, json_t *doc) {
+// ---- a checkpoint's manifest: who wrote it, every tensor and piece with its sums
+
+static json_t *stored_json(const manifest *m, const stored *t) {
+    json_t *shape = json_pack("[I, I]", (json_int_t)t->shape[0], (json_int_t)t->shape[1]);
+    if (t->shape[1] == 1) json_array_remove(shape, 1);
+    json_t *entry =
+        json_pack("{s:s, s:s, s:o, s:I, s:s, s:I, s:s}", "name", t->name, "dtype", st_dtype_name(t->dt),
+                  "shape", shape, "bytes", (json_int_t)t->in.bytes, "file", m->file[t->in.file].name,
+                  "offset", (json_int_t)t->in.offset, "xxh3", t->in.sums);
+    if (entry && t->of != t->name) json_object_set_new(entry, "of", json_string(t->of));
+    return entry;
+}
+
+static void add_manifest(json_t *doc, const manifest *m, bool tensors) {
+    json_int_t bytes = 0;
+    json_t *written = json_deep_copy(json_object_get(m->doc, "written"));
+    for (int i = 0; i < m->files; i++) bytes += (json_int_t)m->file[i].bytes;
+    json_object_set_new(written, "files", json_integer(m->files));
+    json_object_set_new(written, "tensors and pieces", json_integer(m->tensors));
+    json_object_set_new(written, "bytes", json_integer(bytes));
+    json_object_set_new(doc, "written", written);
+    if (!tensors) return;
+    json_t *list = json_array();
+    for (int i = 0; i < m->tensors; i++) json_array_append_new(list, stored_json(m, &m->tensor[i]));
+    json_object_set_new(doc, "table", list);
+}
+
+static err *verify_all(json_t *doc, const char *dir, int threads) {
+    uint64_t bytes;
+    double start = now_seconds();
+    err *e = checkpoint_verify(dir, 0, 1, threads, &bytes);
+    if (!e)
+        json_object_set_new(doc, "verified",
+                            json_pack("{s:I, s:f, s:i}", "bytes", (json_int_t)bytes, "seconds",
+                                      now_seconds() - start, "threads", threads));
+    return e;
+}
+
+static err *inspect_manifest(const char *dir, const inspect_options *o, json_t *doc) {
+    err *e = NULL;
+    manifest *m = NULL;
+    char *path = path_join(dir, "solar/manifest.json");
+    bool there = path_exists(path);
+    free(path);
+    if (!there && o->verify)
+        return err_new(ERR_INPUT,
+                       "%s has no manifest (solar/manifest.json): only checkpoints of a run can be verified",
+                       dir);
+    if (!there) return NULL;
+    TRY(manifest_open(dir, &m));
+    add_manifest(doc, m, o->tensors);
+    if (o->verify) TRY(verify_all(doc, dir, o->threads));
+done:
+    manifest_close(m);
+    return e;
+}
+
+static err *inspect_dir(const char *dir, const inspect_options *o, json_t *doc) {
     model_dir m;
     err *e = model_dir_open(dir, &m);
     if (m.spec) json_object_set_new(doc, "model", model_json(m.spec));
-    if (m.files) add_files(doc, m.files, tensors);
+    if (m.files) add_files(doc, m.files, o->tensors);
     e = err_first(e, add_state(doc, dir));
+    e = err_first(e, inspect_manifest(dir, o, doc));
     model_dir_close(&m);
     return e;
 }
@@ -123,9 +184,11 @@ static err *inspect_file(const char *path, bool tensors, json_t *doc) {
     return NULL;
 }
 
-err *inspect(const char *path, bool tensors, json_t **out) {
+err *inspect(const char *path, const inspect_options *o, json_t **out) {
     json_t *doc = json_pack("{s:s%}", "path", path, strlen(path));
     if (!doc) return err_new(ERR_RUNTIME, "the path is not UTF-8");
     *out = doc;
-    return is_dir(path) ? inspect_dir(path, tensors, doc) : inspect_file(path, tensors, doc);
+    if (is_dir(path)) return inspect_dir(path, o, doc);
+    if (o->verify) return err_new(ERR_USAGE, "--verify: %s is not the directory of a checkpoint", path);
+    return inspect_file(path, o->tensors, doc);
 }
