@@ -137,6 +137,15 @@ check-quick: ## unit tests and bad inputs only (what SAN=1 runs in CI)
 	@$(MAKE) --no-print-directory program testbins
 	@tests/run.sh $(BUILD) unit fuzz fault/bad_input
 
+bench-checkpoint: ## measure saving and loading beside dd, cat and PyTorch (DIR=..., RANKS=N, PYTHON=...)
+	@$(MAKE) --no-print-directory program $(BUILD)/tests/bench_checkpoint
+	@BUILD="$(BUILD)" tests/bench/checkpoint.sh $(DIR)
+
+check-faults: ## 300 runs killed while they save, every failing call, every power cut (hours)
+	@tests/setup/install.sh build check
+	@$(MAKE) --no-print-directory program testbins
+	@FULL=1 tests/run.sh $(BUILD) fault
+
 check-fresh: ## root and debootstrap: check and demo in a bare Debian 12 (FRESH="check demo")
 	@tests/setup/fresh.sh $(FRESH)
 
@@ -230,4 +239,4 @@ $(BUILD)/tidy/%.log: %.c .clang-tidy tests/lint/analyzer.h $(wildcard include/*.
 
 -include $(OBJ:.o=.d) $(TESTBIN:=.d)
 FORCE:
-.PHONY: help demo check check-full check-cluster build setup check-quick check-fresh lint format install clean program testbins unit cuda-note tidy-list FORCE
+.PHONY: help demo check check-full check-faults bench-checkpoint check-cluster build setup check-quick check-fresh lint format install clean program testbins unit cuda-note tidy-list FORCE

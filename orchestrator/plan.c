@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "../worker/comm.h"
+#include "../worker/save_plan.h"
 #include "log.h"
 #include "lr.h"
 
@@ -101,6 +102,43 @@ static void print_bytes(FILE *out, int stage, int t, const size_t bytes[MEM_CLAS
     fprintf(out, " total %s\n", text);
 }
 
+// Host memory that a rank needs to save: its share of the checkpoint.
+static err *count_saving(const config *c, const blueprint *b, const mesh *m, size_t *bytes) {
+    err *e = NULL;
+    part_shape shape;
+    part *p = NULL;
+    save_plan save = {0};
+    TRY(plan_shape(c, m, &shape));
+    TRY(part_make(b->spec, b->plan, b->stages, b->table, m, &shape, NULL, &p));
+    TRY(save_plan_make(p, c->checkpoint.file_mib << 20, &save));
+    *bytes = save.bytes;
+done:
+    save_plan_free(&save);
+    part_free(p);
+    return e;
+}
+
+// The most that any rank needs; of the data ranks the first, to which the largest tensors are dealt.
+static err *print_saving(FILE *out, const config *c, const blueprint *b, const mesh *first) {
+    err *e = NULL;
+    size_t most = 0, bytes;
+    char text[32];
+    for (int i = 0; i < first->pp * first->tp; i++) {
+        mesh m = *first;
+        m.d = 0;
+        m.p = i / first->tp;
+        m.t = i % first->tp;
+        TRY(count_saving(c, b, &m, &bytes));
+        if (bytes > most) most = bytes;
+    }
+    format_bytes(text, (double)most);
+    fprintf(out,
+            "          and up to %s of host memory per rank for the copy that is saved beside training\n",
+            text);
+done:
+    return e;
+}
+
 // Tensor ranks of a stage that need the same are told once.
 static err *print_memory(FILE *out, const config *c, const blueprint *b, const mesh *first) {
     err *e = NULL;
@@ -119,6 +157,7 @@ static err *print_memory(FILE *out, const config *c, const blueprint *b, const m
     }
     format_bytes(text, (double)comm_scratch_bytes());
     fprintf(out, "          and %s of host memory per rank for communication\n", text);
+    TRY(print_saving(out, c, b, first));
 done:
     return e;
 }

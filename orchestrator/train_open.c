@@ -6,6 +6,7 @@
 
 #include "../worker/life.h"
 #include "../worker/weights.h"
+#include "config_diff.h"
 #include "data_order.h"
 #include "fsutil.h"
 #include "log.h"
@@ -122,6 +123,7 @@ static err *new_state(training *t) {
                            .depth_plan = depth_text(t->b.plan),
                            .data_order = data_order(t->cfg, t->data),
                            .valid_order = valid_order(t)};
+    config_sum(t->config_text, t->state.config_xxh3);
     return t->state.depth_plan && t->state.data_order && t->state.valid_order
                ? NULL
                : err_new(ERR_SYSTEM, "out of memory for the run state");
@@ -156,6 +158,57 @@ static void swap_text(char **a, char **b) {
     *b = text;
 }
 
+// ---- what has changed in the config since the checkpoint
+
+// What a changed key means for a run that is resumed; in the order in which they are tried, by their
+// beginning.
+static const char *meaning_of(const char *key) {
+    static const char *const list[][2] = {
+        {"mesh.", "another mesh: the same run to rounding"},
+        {"train.micro_batch", "another order of sums: the same run to rounding"},
+        {"train.precision", "other arithmetic from here on"},
+        {"train.recompute", "the same numbers"},
+        {"train.global_batch", "other gradients from here on; samples go on where they were"},
+        {"train.steps", "another end; schedules that count from the end move"},
+        {"optimizer.shard", "the same numbers"},
+        {"optimizer.", "other updates from here on"},
+        {"lr_scale.", "other updates from here on"},
+        {"schedule.", "other rates from here on"},
+        {"data.train", "other samples"},
+        {"data.valid", "the base model and recovery are measured again"},
+        {"data.", "other samples"},
+        {"model.", "another model would be another run; where this goes on, its tensors are the same"},
+        {"checkpoint.", "the same numbers"},
+        {"log.", "the same numbers"},
+        {"timeout.", "the same numbers"},
+        {"eval.", "the same numbers, measured at other steps"},
+    };
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+        if (strncmp(key, list[i][0], strlen(list[i][0])) == 0) return list[i][1];
+    return "may change what follows";
+}
+
+static void tell_change(void *context, const char *key, const char *before, const char *now) {
+    (void)context;
+    log_info("config: %s was %s, is %s: %s", key, before, now, meaning_of(key));
+}
+
+// The former life's resolved config lies in the run directory. It may be of a later one than the checkpoint,
+// and it may be gone: then there is only the sum to go by.
+static void tell_changes(const training *t) {
+    char *path = path_join(t->cfg->run.dir, "config.yaml"), *former = NULL, sum[33];
+    config_sum(t->config_text, sum);
+    if (t->m.rank == 0 && *t->state.config_xxh3 && strcmp(sum, t->state.config_xxh3) != 0) {
+        err *e = read_file(path, 1 << 20, &former, NULL);
+        if (e || config_changes(former, t->config_text, tell_change, NULL) == 0)
+            log_info(
+                "config: it is not the one that the checkpoint was made with; what has changed is not known");
+        err_free(e);
+    }
+    free(former);
+    free(path);
+}
+
 // A base loss on other samples says nothing about these: it is measured again, and so is recovery.
 static void check_valid(training *t, run_state *now) {
     run_state *s = &t->state;
@@ -175,7 +228,9 @@ static err *resume_state(training *t, const char *dir) {
     t->state = (run_state){0};
     e = checkpoint_state(dir, &t->state);
     if (!e) e = check_state(t, &now);
+    if (!e) tell_changes(t);
     if (!e) check_valid(t, &now);
+    if (!e) config_sum(t->config_text, t->state.config_xxh3);
     if (!e) swap_text(&t->state.data_order, &now.data_order); // equal, or accepted
     run_state_free(&now);
 done:

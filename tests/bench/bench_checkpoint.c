@@ -1,6 +1,7 @@
-// bench_checkpoint DIR GIGABYTES ROUNDS [--tensors]: saves and loads a model of random weights with its optimizer state,
-// in fp32, and prints one line a measurement: "name value unit". Medians of ROUNDS. Nothing of training goes on
-// beside it. --tensors: only prints the shape of every tensor. tests/bench/checkpoint.sh compares the figures.
+// bench_checkpoint DIR GIGABYTES ROUNDS [--tensors]: saves and loads a model of random weights with its
+// optimizer state, in fp32, and prints one line a measurement: "name value unit". Medians of ROUNDS. Nothing
+// of training goes on beside it. --tensors: only prints the shape of every tensor. tests/bench/checkpoint.sh
+// compares the figures.
 #include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
@@ -22,7 +23,8 @@ enum { HIDDEN = 1024, FFN = 2816, HEADS = 16, VOCAB = 16384, MOST_ROUNDS = 32 };
 static const char config_json[] =
     "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_size\": %d, "
     "\"intermediate_size\": %d, \"num_hidden_layers\": %d, \"num_attention_heads\": %d, "
-    "\"num_key_value_heads\": %d, \"vocab_size\": %d, \"max_position_embeddings\": 64, \"rms_norm_eps\": 1e-5, "
+    "\"num_key_value_heads\": %d, \"vocab_size\": %d, \"max_position_embeddings\": 64, \"rms_norm_eps\": "
+    "1e-5, "
     "\"rope_theta\": 10000.0, \"hidden_act\": \"silu\", \"tie_word_embeddings\": true, "
     "\"initializer_range\": 0.02, \"torch_dtype\": \"float32\"}";
 
@@ -63,11 +65,11 @@ static void fill_state(part *p) {
 
 static err *build(bench *b, double bytes) {
     err *e = NULL;
-    part_shape shape = {.dt = DT_F32, .use = PART_TRAIN, .batch = 1, .rows = 16, .slots = 1, .micro = 1};
+    part_shape shape = {.dt = DT_F32, .use = PART_TRAIN, .batch = 1, .rows = 16, .micro = 1};
     if (b->w.rank == 0) e = write_model(b, bytes);
     TRY(world_agree(&b->w, e));
-    TRY(mesh_make(b->w.size, b->w.rank, 1, 1, &b->m));
-    TRY(blueprint_make(b->model, NULL, 1, NULL, &b->b));
+    TRY(mesh_make(b->w.size, b->w.rank, 1, 1, MESH_TDP, &b->m));
+    TRY(blueprint_make(b->model, NULL, &(layout_shape){.pp = 1, .interleave = 1}, &b->b));
     TRY(device_open("cpu", &b->w, 1, &b->dev));
     TRY(comm_open(&b->m, b->dev, HEADS, true, 600, &b->c));
     TRY(part_make(b->b.spec, b->b.plan, b->b.stages, b->b.table, &b->m, &shape, b->dev, &b->p));
@@ -188,7 +190,8 @@ done:
 static void print_tensors(const bench *b) {
     for (int i = 0; i < b->b.table->count; i++) {
         const tensor_row *r = &b->b.table->row[i];
-        printf("%s %lld %lld\n", r->name, (long long)r->shape[0], r->ndim == 2 ? (long long)r->shape[1] : 0LL);
+        printf("%s %lld %lld\n", r->name, (long long)r->shape[0],
+               r->ndim == 2 ? (long long)r->shape[1] : 0LL);
     }
 }
 

@@ -65,6 +65,11 @@ train 1 "$T/c.yaml" "$run" "${deep[@]}" --set data.train="[{files: $T/other.h5}]
 expect "another validation set: the base is measured again" 0 'base model: validation loss' "$run"
 train 1 "$T/c.yaml" "$run" "${deep[@]}" --set data.train="[{files: $T/other.h5}]" --set train.global_batch=4 --set train.precision=bf16 --set train.steps=9
 expect "another batch and precision" 0 'done: 9 steps' "$run"
+grep -q 'config: train.global_batch was 2, is 4: other gradients from here on' "$run.log" && grep -q 'config: train.precision was fp32, is bf16' "$run.log" &&
+    ! grep -q 'config: run.dir' "$run.log" && ok "what changed in the config is told" || { grep config: "$run.log"; bad "the changes of the config are not told"; }
+"$SOLAR" inspect "$run/latest" --verify >"$T/inspect.txt" 2>&1 && grep -q '^verified: .* every byte' "$T/inspect.txt" && grep -q '^  precision  *BF16' "$T/inspect.txt" &&
+    "$SOLAR" inspect "$run/latest" --tensors | grep -q 'embed_tokens.weight.exp_avg_sq .* solar/optimizer-00000-000.safetensors  [0-9a-f]\{32\}' &&
+    ok "inspect shows who wrote it and every sum, and verifies" || { cat "$T/inspect.txt"; bad "inspect of a checkpoint"; }
 
 # --fresh.
 train 1 "$T/c.yaml" "$run" "${deep[@]}" --set train.steps=6 --fresh

@@ -209,7 +209,7 @@ static err *try_model(const char *path) {
     table *t = NULL;
     json_t *said = NULL;
     *slash = 0;
-    e = inspect(dir, true, &said);
+    e = inspect(dir, &(inspect_options){.tensors = true}, &said);
     json_decref(said);
     if (e) goto done;
     TRY(model_dir_open(dir, &m));

@@ -38,6 +38,28 @@ for pair in 1:1:1 2:1:2 3:3:1 8:2:2; do # from dp 1 x pp 2 x tp 2 at step 10 to 
     compare "pp 2 x tp 2 resumed on dp $((ranks / pp / tp)) x pp $pp x tp $tp" "$run" "$T/whole-1-1-1-fp32" 1e-5
 done
 
+# With the optimizer's state sharded over data ranks: the same bits, resumed sharded or not, on the same mesh; and from
+# and to other meshes to rounding.
+shard=(--set optimizer.shard=true)
+for precision in fp32 bf16; do
+    whole="$T/whole-4-1-1-$precision" parts="$T/shard-$precision"
+    train 4 "$T/c.yaml" "$parts" "${deep[@]}" "${shard[@]}" --set train.precision=$precision || say "$parts"
+    compare "sharded, dp 4, $precision" "$parts" "$whole" 0
+    for to in true false; do
+        run="$T/shard-$precision-$to"
+        cp -a "$parts" "$run" && cut "$run"
+        train 4 "$T/c.yaml" "$run" "${deep[@]}" --set optimizer.shard=$to --set train.precision=$precision || say "$run"
+        compare "sharded, dp 4, $precision, resumed with optimizer.shard=$to" "$run" "$whole" 0
+    done
+done
+for pair in 4:1:2 8:2:2 1:1:1; do
+    IFS=: read -r ranks pp tp <<<"$pair"
+    run="$T/shard-other-$ranks-$pp-$tp"
+    cp -a "$T/shard-fp32" "$run" && cut "$run"
+    train "$ranks" "$T/c.yaml" "$run" "${deep[@]}" "${shard[@]}" --set mesh.pipeline="$pp" --set mesh.tensor="$tp" || say "$run"
+    compare "sharded dp 4 resumed on dp $((ranks / pp / tp)) x pp $pp x tp $tp, sharded" "$run" "$T/whole-1-1-1-fp32" 1e-5
+done
+
 # A signal to one rank: all save at the same boundary and end with 75.
 run="$T/signal"
 train 4 "$T/c.yaml" "$run" "${deep[@]}" --set mesh.pipeline=2 --set mesh.tensor=2 --set train.steps=2000 --set schedule='{kind: constant}' --set checkpoint.every=0 --set eval.every=0 &

@@ -414,7 +414,7 @@ static void test_inspect(void **state) {
          *file = path_join(base, "model.safetensors");
     char *solar = path_join(base, "solar"), *state_file = path_join(base, "solar/state.json");
     json_t *doc = NULL;
-    ok(inspect(base, false, &doc));
+    ok(inspect(base, &(inspect_options){0}, &doc));
     const json_t *model = json_object_get(doc, "model");
     assert_string_equal(json_string_value(json_object_get(model, "family")), "qwen2");
     assert_int_equal(number(model, "layers"), 4);
@@ -426,20 +426,20 @@ static void test_inspect(void **state) {
     assert_null(json_object_get(doc, "table"));
     assert_null(json_object_get(doc, "state"));
     json_decref(doc);
-    ok(inspect(file, true, &doc));
+    ok(inspect(file, &(inspect_options){.tensors = true}, &doc));
     assert_null(json_object_get(doc, "model"));
     assert_int_equal(json_array_size(json_object_get(doc, "table")), 50);
     json_decref(doc);
     ok(make_dirs(solar));
     ok(write_file_atomic(state_file, "{\"step\":7}", 10));
-    ok(inspect(base, false, &doc));
+    ok(inspect(base, &(inspect_options){0}, &doc));
     assert_int_equal(number(json_object_get(doc, "state"), "step"), 7);
     json_decref(doc);
     ok(write_file_atomic(state_file, "{", 1));
-    expect(inspect(base, false, &doc), ERR_INPUT, "state.json:1");
+    expect(inspect(base, &(inspect_options){0}, &doc), ERR_INPUT, "state.json:1");
     json_decref(doc);
     assert_int_equal(truncate(file, 100), 0);
-    expect(inspect(base, false, &doc), ERR_INPUT, "model.safetensors");
+    expect(inspect(base, &(inspect_options){0}, &doc), ERR_INPUT, "model.safetensors");
     assert_non_null(json_object_get(doc, "model")); // what could be read is still said
     json_decref(doc);
     free(base), free(file), free(solar), free(state_file);
