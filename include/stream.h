@@ -17,10 +17,12 @@
 #include "err.h"
 #include "tokens.h"
 
-typedef struct stream_check {
-    int64_t vocab; // of the model: ids must be below; a file with a larger vocabulary is an error
+typedef struct stream_check { // what is asked of the files, and of the samples made of them
+    int64_t vocab;            // of the model: ids must be below; a file with a larger vocabulary is an error
     const char *tokenizer_sha256; // of the model's tokenizer; NULL: not known. A mismatch is ERR_INPUT
     bool allow_mismatch;
+    bool mark_documents; // a token that begins a document (/documents of its file) comes as its complement,
+                         // ~id
 } stream_check;
 
 // ---- training blend

@@ -74,6 +74,7 @@ static err *add_file(token_source *s, const char *path, const stream_check *chec
     s->first[s->files + 1] = s->first[s->files] + windows;
     s->files++;
     s->tokens += tokens;
+    if (s->documents) TRY(document_index_open(f, &s->documents[s->files - 1]));
     TRY(check_file(s, f, check));
 done:
     return e;
@@ -89,7 +90,8 @@ err *token_source_open(const source_config *config, int64_t seq_len, const strea
     TRY(allow_files(found.gl_pathc));
     s.file = calloc(found.gl_pathc, sizeof *s.file);
     s.first = calloc(found.gl_pathc + 1, sizeof *s.first);
-    if (!s.file || !s.first) FAIL(ERR_SYSTEM, "no memory");
+    if (check->mark_documents) s.documents = calloc(found.gl_pathc, sizeof *s.documents);
+    if (!s.file || !s.first || (check->mark_documents && !s.documents)) FAIL(ERR_SYSTEM, "no memory");
     for (size_t i = 0; i < found.gl_pathc; i++) TRY(add_file(&s, found.gl_pathv[i], check));
     if (token_source_windows(&s) == 0)
         FAIL(ERR_INPUT,
@@ -105,7 +107,11 @@ done:
 }
 
 void token_source_close(token_source *s) {
-    for (int i = 0; i < s->files; i++) tokens_close(s->file[i]);
+    for (int i = 0; i < s->files; i++) {
+        if (s->documents) document_index_close(s->documents[i]);
+        tokens_close(s->file[i]);
+    }
+    free(s->documents);
     free(s->file);
     free(s->first);
     *s = (token_source){0};
@@ -113,7 +119,7 @@ void token_source_close(token_source *s) {
 
 uint64_t token_source_windows(const token_source *s) { return s->first[s->files]; }
 
-tokens_file *token_source_find(const token_source *s, uint64_t window, uint64_t *token) {
+static int file_of(const token_source *s, uint64_t window, uint64_t *token) {
     int low = 0, high = s->files; // the last file that starts at or before the window
     while (high - low > 1) {
         int middle = low + (high - low) / 2;
@@ -123,11 +129,16 @@ tokens_file *token_source_find(const token_source *s, uint64_t window, uint64_t 
             high = middle;
     }
     *token = (window - s->first[low]) * (uint64_t)s->seq_len;
-    return s->file[low];
+    return low;
+}
+
+tokens_file *token_source_find(const token_source *s, uint64_t window, uint64_t *token) {
+    return s->file[file_of(s, window, token)];
 }
 
 err *token_source_read(const token_source *s, uint64_t window, int32_t *out) {
-    uint64_t token;
-    tokens_file *f = token_source_find(s, window, &token);
-    return tokens_read(f, token, (uint64_t)s->seq_len + 1, out);
+    uint64_t token, count = (uint64_t)s->seq_len + 1;
+    int file = file_of(s, window, &token);
+    err *e = tokens_read(s->file[file], token, count, out);
+    return e || !s->documents ? e : document_index_mark(s->documents[file], token, count, out);
 }

@@ -4,11 +4,13 @@
 
 #include <stdint.h>
 
+#include "document_index.h"
 #include "stream.h"
 #include "tokens.h"
 
 typedef struct token_source {
     tokens_file **file;
+    document_index **documents; // [files]; NULL: documents are not marked
     uint64_t *first; // [files + 1]: window that each file starts with; the last is the number of windows
     int files;
     uint64_t tokens;
@@ -23,7 +25,7 @@ void token_source_close(token_source *s);
 uint64_t token_source_windows(const token_source *s);
 // File that holds a window, and the window's first token in it.
 tokens_file *token_source_find(const token_source *s, uint64_t window, uint64_t *token);
-// seq_len + 1 tokens.
+// seq_len + 1 tokens, marked when stream_check asked for it.
 err *token_source_read(const token_source *s, uint64_t window, int32_t *out);
 
 #endif

@@ -1,0 +1,26 @@
+#include "samples.h"
+
+static int32_t id_of(int32_t token) { return token < 0 ? ~token : token; }
+
+static void split_one(const int32_t *token, int64_t L, int64_t at, const token_rows *to) {
+    int32_t start = 0;
+    for (int64_t i = 0; i < L; i++) {
+        to->input[at + i] = id_of(token[i]);
+        to->target[at + i] = id_of(token[i + 1]);
+        if (!to->start) continue;
+        if (token[i] < 0) start = (int32_t)i;
+        if (token[i + 1] < 0) to->target[at + i] = -1;
+        to->start[at + i] = start;
+        to->position[at + i] = (int32_t)i - start;
+    }
+}
+
+void samples_split(const int32_t *sample, int64_t samples, int64_t L, const token_rows *to) {
+    for (int64_t s = 0; s < samples; s++) split_one(sample + s * (L + 1), L, s * L, to);
+}
+
+int64_t samples_predicted(const int32_t *target, int64_t n) {
+    int64_t predicted = 0;
+    for (int64_t i = 0; i < n; i++) predicted += target[i] >= 0;
+    return predicted;
+}

@@ -1,0 +1,24 @@
+// From samples, as the stream gives them, to what a model is given: inputs, targets, and where documents are
+// masked the rows that each row may look at and its position in its document.
+#ifndef SOLAR_SAMPLES_H
+#define SOLAR_SAMPLES_H
+
+#include <stdint.h>
+
+// Host memory, rows of sequence s at s*L .. s*L+L-1. start and position go together; NULL: documents are not
+// masked.
+typedef struct token_rows {
+    int32_t *input;
+    int32_t *target; // < 0: not predicted
+    int32_t *start;  // the row of the sequence at which the row's document begins, 0 for what began before it
+    int32_t *position; // row - start
+} token_rows;
+
+// `samples` sequences of L+1 tokens: inputs are all but the last, targets all but the first. A negative one
+// is the complement of an id that begins a document (stream.h); with start, the token before it does not
+// predict it.
+void samples_split(const int32_t *sample, int64_t samples, int64_t L, const token_rows *to);
+// How many of n targets are predicted.
+int64_t samples_predicted(const int32_t *target, int64_t n);
+
+#endif
