@@ -63,6 +63,7 @@ typedef struct config {
         int n_blend;
         bool shuffle;                  // default true
         bool allow_tokenizer_mismatch; // default false
+        bool mask_documents;           // default false
     } data;
     struct {
         int64_t pipeline, tensor, interleave;

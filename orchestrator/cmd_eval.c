@@ -17,12 +17,12 @@ typedef struct args {
     int64_t docs, max_tokens, seq_len, samples, pipeline, tensor, threads;
     depth_ask depth;
     double timeout;
-    bool json, no_bos;
+    bool json, no_bos, mask_documents;
 } args;
 
 typedef struct result {
-    double loss; // sum over predicted tokens
-    int64_t predicted, items;
+    loss_sum sum; // of this rank
+    int64_t items;
 } result;
 
 // ---- documents
@@ -91,12 +91,9 @@ done:
 // Data ranks take documents in turn.
 static err *score_documents(engine *g, const documents *d, result *r) {
     err *e = NULL;
-    double loss;
-    for (int64_t i = 0; i < d->count; i++) {
-        r->predicted += d->length[i] - 1;
-        if (i % g->m.dp != g->m.d) continue;
-        TRY(infer_loss(g->p, g->c, d->id[i], d->id[i] + 1, 1, d->length[i] - 1, &loss));
-        r->loss += loss;
+    for (int64_t i = g->m.d; i < d->count; i += g->m.dp) {
+        const token_rows rows = {.input = d->id[i], .target = d->id[i] + 1};
+        TRY(infer_loss(g->p, g->c, &rows, 1, d->length[i] - 1, &r->sum));
     }
     r->items = d->count;
 done:
@@ -127,6 +124,7 @@ static engine_options options_of(const args *a, const char *dir, int64_t rows) {
                             .tp = (int)a->tensor,
                             .dt = strcmp(a->precision, "bf16") == 0 ? DT_BF16 : DT_F32,
                             .use = PART_INFER,
+                            .mask_documents = a->mask_documents,
                             .batch = 1,
                             .rows = rows,
                             .threads = (int)a->threads,
@@ -151,19 +149,19 @@ done:
 
 static err *score_samples(engine *g, valid_set *v, int64_t seq_len, result *r) {
     err *e = NULL;
-    double loss;
-    int64_t n = valid_samples(v);
-    int32_t *row = malloc((size_t)(seq_len + 1) * sizeof *row);
-    if (!row) return err_new(ERR_SYSTEM, "out of memory for a sample");
-    for (int64_t i = g->m.d; i < n; i += g->m.dp) {
-        TRY(valid_read(v, i, 1, row));
-        TRY(infer_loss(g->p, g->c, row, row + 1, 1, seq_len, &loss));
-        r->loss += loss;
+    token_rows rows = {0};
+    int32_t *sample = malloc((size_t)(seq_len + 1) * sizeof *sample);
+    TRY(token_rows_make(&rows, seq_len, g->p->shape.mask_documents));
+    if (!sample) FAIL(ERR_SYSTEM, "out of memory for a sample");
+    r->items = valid_samples(v);
+    for (int64_t i = g->m.d; i < r->items; i += g->m.dp) {
+        TRY(valid_read(v, i, 1, sample));
+        samples_split(sample, 1, seq_len, &rows);
+        TRY(infer_loss(g->p, g->c, &rows, 1, seq_len, &r->sum));
     }
-    r->items = n;
-    r->predicted = n * seq_len;
 done:
-    free(row);
+    token_rows_free(&rows);
+    free(sample);
     return e;
 }
 
@@ -173,7 +171,7 @@ static err *eval_tokens(const args *a, const char *dir, const world *w, engine *
     source_config src = {.name = "tokens", .files = (char *)a->tokens, .weight = 1, .samples = a->samples};
     engine_options o = options_of(a, dir, a->seq_len);
     TRY(engine_open(&o, w, g));
-    stream_check check = {.vocab = g->b.spec->vocab};
+    stream_check check = {.vocab = g->b.spec->vocab, .mark_documents = a->mask_documents};
     TRY(comm_agree(g->c, valid_open(&src, a->seq_len, &check, &v)));
     TRY(score_samples(g, v, a->seq_len, r));
 done:
@@ -184,10 +182,9 @@ done:
 // ---- the command
 
 static err *report(const args *a, engine *g, result *r) {
-    double loss = r->loss;
-    err *e = comm_sum_world(g->c, &loss, 1);
+    err *e = comm_sum_world(g->c, &r->sum.loss, 2);
     if (e) return e;
-    loss /= (double)r->predicted;
+    double loss = r->sum.loss / r->sum.predicted;
     if (!isfinite(loss))
         return err_share(err_new(ERR_NUMERIC, "the loss is not finite: the weights hold NaN, or overflow"));
     if (g->m.rank) return NULL;
@@ -195,17 +192,20 @@ static err *report(const args *a, engine *g, result *r) {
     if (a->json)
         printf("{\"loss\": %.9g, \"perplexity\": %.9g, \"tokens\": %lld, \"%s\": %lld, \"layers\": %d, "
                "\"depth_plan\": \"%s\"}\n",
-               loss, exp(loss), (long long)r->predicted, a->text ? "documents" : "samples",
+               loss, exp(loss), (long long)r->sum.predicted, a->text ? "documents" : "samples",
                (long long)r->items, g->b.plan->layers, plan);
     else
         printf("%lld %s, %lld tokens, layers %s: %.6f nats/token, perplexity %.4f\n", (long long)r->items,
-               a->text ? "documents" : "samples", (long long)r->predicted, plan, loss, exp(loss));
+               a->text ? "documents" : "samples", (long long)r->sum.predicted, plan, loss, exp(loss));
     free(plan);
     return NULL;
 }
 
 static err *check_args(const args *a) {
     if (!a->text == !a->tokens) return err_new(ERR_USAGE, "give either --text or --tokens");
+    if (a->text && a->mask_documents)
+        return err_new(ERR_USAGE,
+                       "--mask-documents goes with --tokens: with --text every document is scored alone");
     if (strcmp(a->precision, "fp32") != 0 && strcmp(a->precision, "bf16") != 0)
         return err_new(ERR_USAGE, "--precision %s: expected fp32 or bf16", a->precision);
     return NULL;
@@ -232,6 +232,8 @@ static int run_eval(int argc, char **argv) {
          1e7},
         {"samples", OPT_INT, &a.samples, "N", "with --tokens: samples, spread evenly (default 0: all)", 0,
          1e12},
+        {"mask-documents", OPT_FLAG, &a.mask_documents, NULL,
+         "with --tokens: keep the documents of a sample apart, as data.mask_documents", 0, 0},
         DEPTH_OPTIONS(a.depth),
         {"tokenizer", OPT_STRING, &a.tokenizer, "PATH", "tokenizer.model or `bytes` (default: the model's)",
          0, 0},

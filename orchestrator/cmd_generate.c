@@ -78,7 +78,7 @@ static err *continue_ids(engine *g, const args *a, sampler *s, ids *v) {
     int64_t first = 0;
     for (int64_t i = 0; i < a->tokens; i++) {
         int32_t id = 0;
-        TRY(infer_forward(g->p, g->c, v->id, NULL, 1, (int64_t)v->count, first, &r));
+        TRY(infer_forward(g->p, g->c, &(token_rows){.input = v->id}, 1, (int64_t)v->count, first, &r));
         first = (int64_t)v->count;
         TRY(next_token(g, &r, a, s, &id));
         if (id == g->b.spec->eos) break;

@@ -63,7 +63,12 @@ done:
 
 static err *build(const engine_options *o, const world *w, engine *g) {
     err *e = NULL;
-    part_shape shape = {.dt = o->dt, .use = o->use, .batch = o->batch, .rows = o->rows, .micro = 1};
+    part_shape shape = {.dt = o->dt,
+                        .use = o->use,
+                        .batch = o->batch,
+                        .rows = o->rows,
+                        .micro = 1,
+                        .mask_documents = o->mask_documents};
     int threads = o->threads ? o->threads : world_threads(w);
     TRY(mesh_make(w->size, w->rank, o->pp, o->tp, MESH_TDP, &g->m));
     TRY(blueprint_make(o->dir, &o->depth, &(layout_shape){.pp = o->pp, .interleave = 1}, &g->b));

@@ -55,6 +55,7 @@ typedef struct engine_options {
     dtype dt;
     part_use use; // PART_INFER or PART_CACHE
     int64_t batch, rows;
+    bool mask_documents;
     int threads; // 0: world_threads
     const char *device;
     double limit; // seconds

@@ -7,54 +7,54 @@
 #include "log.h"
 #include "train.h"
 
-// Micro-batches are dealt to the data ranks in turn.
-static err *score(training *t, part *p, valid_set *v, int32_t *rows, int32_t *in, int32_t *target,
-                  double *sum) {
+// Micro-batches are dealt to the data ranks in turn. `samples`: room for one.
+static err *score(training *t, part *p, valid_set *v, int32_t *samples, const token_rows *rows,
+                  loss_sum *sum) {
     err *e = NULL;
     int64_t L = t->cfg->data.seq_len, B = p->shape.batch, n = valid_samples(v);
-    double loss;
     for (int64_t i = 0; i * B < n; i++) {
         if (i % t->m.dp != t->m.d) continue;
         int64_t count = n - i * B < B ? n - i * B : B;
-        TRY(valid_read(v, i * B, count, rows));
-        for (int64_t k = 0; k < count * L; k++) {
-            in[k] = rows[k / L * (L + 1) + k % L];
-            target[k] = rows[k / L * (L + 1) + k % L + 1];
-        }
-        TRY(infer_loss(p, t->c, in, target, count, L, &loss));
-        *sum += loss;
+        TRY(valid_read(v, i * B, count, samples));
+        samples_split(samples, count, L, rows);
+        TRY(infer_loss(p, t->c, rows, count, L, sum));
     }
 done:
     return e;
 }
 
-err *evaluate(training *t, part *p, double loss[MAX_VALID], double *mean) {
+static err *score_all(training *t, part *p, loss_sum sum[MAX_VALID]) {
     err *e = NULL;
-    int64_t L = t->cfg->data.seq_len, B = p->shape.batch, tokens = 0;
-    int sets = t->cfg->data.n_valid;
-    double total = 0;
-    int32_t *rows = malloc((size_t)(B * (L + 1) * 4) * 3);
-    if (!rows) return err_new(ERR_SYSTEM, "out of memory for validation samples");
-    int32_t *in = rows + B * (L + 1), *target = in + B * (L + 1);
-    t->c->phase = "evaluate";
-    memset(loss, 0, sizeof *loss * MAX_VALID);
-    for (int i = 0; i < sets; i++) TRY(score(t, p, t->valid[i], rows, in, target, &loss[i]));
-    TRY(comm_sum_world(t->c, loss, MAX_VALID));
-    for (int i = 0; i < sets; i++) {
-        int64_t n = valid_samples(t->valid[i]) * L;
-        total += loss[i];
-        tokens += n;
-        loss[i] /= (double)n;
-    }
-    *mean = total / (double)tokens;
-    if (!isfinite(*mean))
-        e = err_share(err_new(ERR_NUMERIC,
-                              "the validation loss is %g: the weights hold NaN, or are so large that they "
-                              "overflow; nothing of this is saved",
-                              *mean));
+    int64_t L = t->cfg->data.seq_len, B = p->shape.batch;
+    token_rows rows = {0};
+    int32_t *samples = malloc((size_t)(B * (L + 1)) * sizeof *samples);
+    memset(sum, 0, sizeof *sum * MAX_VALID);
+    TRY(token_rows_make(&rows, B * L, p->shape.mask_documents));
+    if (!samples) FAIL(ERR_SYSTEM, "out of memory for validation samples");
+    for (int i = 0; i < t->cfg->data.n_valid; i++) TRY(score(t, p, t->valid[i], samples, &rows, &sum[i]));
+    TRY(comm_sum_world(t->c, &sum[0].loss, 2 * MAX_VALID));
 done:
-    free(rows);
+    token_rows_free(&rows);
+    free(samples);
     return e;
+}
+
+err *evaluate(training *t, part *p, double loss[MAX_VALID], double *mean) {
+    loss_sum sum[MAX_VALID], total = {0};
+    t->c->phase = "evaluate";
+    err *e = score_all(t, p, sum);
+    if (e) return e;
+    for (int i = 0; i < t->cfg->data.n_valid; i++) {
+        total.loss += sum[i].loss;
+        total.predicted += sum[i].predicted;
+        loss[i] = sum[i].loss / sum[i].predicted;
+    }
+    *mean = total.loss / total.predicted;
+    if (isfinite(*mean)) return NULL;
+    return err_share(err_new(ERR_NUMERIC,
+                             "the validation loss is %g: the weights hold NaN, or are so large that they "
+                             "overflow; nothing of this is saved",
+                             *mean));
 }
 
 static json_t *by_name(const training *t, const double *loss) {
@@ -77,7 +77,8 @@ static err *measure_base(training *t, blueprint *b, double loss[MAX_VALID]) {
                         .use = PART_INFER,
                         .batch = t->cfg->train.micro_batch,
                         .rows = t->cfg->data.seq_len,
-                        .micro = 1};
+                        .micro = 1,
+                        .mask_documents = t->cfg->data.mask_documents};
     err *mine = part_make(b->spec, b->plan, b->stages, b->table, &t->m, &shape, t->dev, &p);
     if (!mine) mine = st_open(t->cfg->model.base, &files);
     if (!mine) mine = table_check_files(b->table, files, false);

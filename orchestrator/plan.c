@@ -35,7 +35,8 @@ err *plan_shape(const config *c, const mesh *m, part_shape *out) {
                         .reduce = c->train.grad_reduce,
                         .recompute = c->train.recompute,
                         .recompute_every = (int)c->train.recompute_every,
-                        .micro = (int)micro};
+                        .micro = (int)micro,
+                        .mask_documents = c->data.mask_documents};
     return NULL;
 }
 

@@ -88,6 +88,9 @@ const key schema[] = {
      "Sequences to measure on, spread evenly over the files, the same every time. 0: all."},
     {"data.shuffle", KEY_BOOL, AT(data.shuffle), 0, "true", NULL, NULL,
      "Visit the sequences of a source in a random order given by run.seed, else in the order of the files."},
+    {"data.mask_documents", KEY_BOOL, AT(data.mask_documents), 0, "false", NULL, NULL,
+     "Keep the documents of a sequence apart: attention does not look across their boundaries (/documents of the token "
+     "files), positions begin anew in each, and its first token is not predicted. Validation likewise."},
     {"data.allow_tokenizer_mismatch", KEY_BOOL, AT(data.allow_tokenizer_mismatch), 0, "false", NULL, NULL,
      "Train although the token files were made with another tokenizer than the model's."},
 

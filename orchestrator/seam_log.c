@@ -62,7 +62,7 @@ err *seam_log(training *t) {
     if (!mine && !t->cfg->model.random) mine = st_open(t->cfg->model.base, &donors);
     TRY(comm_agree(t->c, mine));
     if (!r) goto done; // told by comm_agree
-    TRY(seam_report(t->p, t->c, donors, r));
+    TRY(seam_report(t->p, t->c, donors, t->t->grad_scale, r));
     if (t->m.rank) goto done;
     TRY(metrics_write(t->log, as_json(t, r)));
     TRY(write_table(t, r));

@@ -111,7 +111,7 @@ static err *take_step(training *t, step_report *r, progress *line) {
     unsigned wanted;
     TRY(wishes_ask(&t->wishes, &wanted));
     if (saver_busy(t->saver)) wanted |= WANT_BUSY;
-    if (t->p->first || t->p->last) TRY(stream_next(t->data, &rows));
+    if (part_takes_samples(t->p)) TRY(stream_next(t->data, &rows));
     t->t->busy[PHASE_DATA] = now_seconds() - start;
     int64_t step = t->state.step + 1;
     TRY(train_step(t->t, step, step - t->state.skipped, &o, rows, wanted, r));

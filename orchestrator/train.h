@@ -65,8 +65,8 @@ err *saving_boundary(training *t, unsigned wanted, bool due);
 err *saving_last(training *t);
 void saving_close(training *t); // waits for what is under way
 
-// evaluate.c: loss of the validation sets by `p`; per set to loss[], the mean over all tokens to *mean.
-// Collective over all ranks; the same result everywhere. ERR_NUMERIC: it is not finite.
+// evaluate.c: loss of the validation sets by `p`; per set to loss[], the mean over all predicted tokens to
+// *mean. Collective over all ranks; the same result everywhere. ERR_NUMERIC: it is not finite.
 err *evaluate(training *t, part *p, double loss[MAX_VALID], double *mean);
 // Loss of the base model on the same samples and mesh; NaN with a message where it cannot be measured.
 err *evaluate_base(training *t);

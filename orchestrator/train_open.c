@@ -84,7 +84,8 @@ static err *open_data(training *t) {
     TRY(tokenizer_hash(t));
     stream_check check = {.vocab = t->b.spec->vocab,
                           .tokenizer_sha256 = *t->tokenizer_sha256 ? t->tokenizer_sha256 : NULL,
-                          .allow_mismatch = c->data.allow_tokenizer_mismatch};
+                          .allow_mismatch = c->data.allow_tokenizer_mismatch,
+                          .mark_documents = c->data.mask_documents};
     if (c->data.n_valid > MAX_VALID)
         FAIL(ERR_CONFIG, "data.valid names %d sets, at most %d are supported", c->data.n_valid, MAX_VALID);
     TRY(open_blend(c, &check, &t->data));
@@ -271,7 +272,7 @@ done:
 
 static err *start_stream(training *t) {
     int64_t rows = t->cfg->train.global_batch / t->m.dp;
-    if (!t->p->first && !t->p->last) return NULL;
+    if (!part_takes_samples(t->p)) return NULL;
     return stream_start(t->data, t->state.samples_consumed, t->m.d * rows, rows, t->cfg->train.global_batch);
 }
 

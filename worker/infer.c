@@ -39,12 +39,10 @@ done:
     return e;
 }
 
-err *infer_forward(part *p, comm *c, const int32_t *inputs, const int32_t *targets, int64_t batch,
-                   int64_t rows, int64_t first, run *out) {
+err *infer_forward(part *p, comm *c, const token_rows *t, int64_t batch, int64_t rows, int64_t first,
+                   run *out) {
     err *e = NULL;
-    size_t ids = (size_t)(batch * rows) * sizeof *inputs;
-    p->dev->ops->upload(p->dev, p->inputs, inputs, ids);
-    if (targets) p->dev->ops->upload(p->dev, p->targets, targets, ids);
+    part_upload_rows(p, t, batch * rows);
     for (int i = 0; i < p->vstages; i++) {
         const vstage *v = &p->vstage[i];
         *out = (run){.p = p,
@@ -62,18 +60,19 @@ done:
     return e;
 }
 
-err *infer_loss(part *p, comm *c, const int32_t *inputs, const int32_t *targets, int64_t batch, int64_t rows,
-                double *sum) {
+err *infer_loss(part *p, comm *c, const token_rows *t, int64_t batch, int64_t rows, loss_sum *sum) {
     err *e = NULL;
     run r;
-    *sum = 0;
-    TRY(infer_forward(p, c, inputs, targets, batch, rows, 0, &r));
+    double loss;
+    TRY(infer_forward(p, c, t, batch, rows, 0, &r));
     if (!p->last) goto done;
     TRY(model_loss(&r));
     p->dev->ops->sum(p->dev, p->work.sums, p->work.loss, batch * rows);
-    p->dev->ops->download(p->dev, sum, p->work.sums, sizeof *sum);
+    p->dev->ops->download(p->dev, &loss, p->work.sums, sizeof loss);
     TRY(p->dev->ops->sync(p->dev));
-    if (p->m.t != 0) *sum = 0;
+    if (p->m.t != 0) goto done;
+    sum->loss += loss;
+    sum->predicted += (double)samples_predicted(t->target, batch * rows);
 done:
     return err_wrap(e, "evaluating");
 }

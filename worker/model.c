@@ -64,6 +64,17 @@ static void backward(const run *r, const linear *l, const void *x, const void *d
                                  .ldc = l->in});
 }
 
+// Of every row of the run, where documents are masked: the first row that it sees; else NULL.
+static const int32_t *starts(const run *r) {
+    const part *p = r->p;
+    return p->doc_start ? p->doc_start + (r->inputs - p->inputs) : NULL;
+}
+
+static const int32_t *positions(const run *r) {
+    const part *p = r->p;
+    return p->doc_positions ? p->doc_positions + (r->inputs - p->inputs) : p->positions + r->first;
+}
+
 static attention attention_of(const run *r, const layer *l, const layer_acts *a) {
     const part *p = r->p;
     int64_t d = p->spec->head_dim, ld = (p->heads + 2 * p->kv_heads) * d;
@@ -78,6 +89,7 @@ static attention attention_of(const run *r, const layer *l, const layer_acts *a)
                        .head_dim = d,
                        .window = l->window,
                        .scale = (float)(1 / sqrt((double)d)),
+                       .start = starts(r),
                        .q = a->qkv,
                        .k = (char *)a->qkv + (size_t)(p->heads * d) * w,
                        .v = (char *)a->qkv + (size_t)((p->heads + p->kv_heads) * d) * w,
@@ -90,7 +102,7 @@ static attention attention_of(const run *r, const layer *l, const layer_acts *a)
 static void rope(const run *r, void *qkv, bool inverse) {
     const part *p = r->p;
     int64_t d = p->spec->head_dim, ld = (p->heads + 2 * p->kv_heads) * d;
-    op(r)->rope(p->dev, p->shape.dt, qkv, ld, p->positions + r->first, p->cos, p->sin, rows_all(r),
+    op(r)->rope(p->dev, p->shape.dt, qkv, ld, positions(r), p->cos, p->sin, rows_all(r),
                 p->heads + p->kv_heads, d, inverse);
 }
 

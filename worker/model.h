@@ -16,7 +16,10 @@ typedef struct run {
     const vstage *v;
     slot *s;
     int64_t batch, rows, first;
-    const int32_t *inputs, *targets; // [batch*rows] device; used on the first and the last stage
+    // [batch*rows] device, within those of the part: where documents are masked, the part's starts and
+    // positions of the same rows are used on every stage; the tokens themselves on the first and the last
+    // one.
+    const int32_t *inputs, *targets;
     // After the backward pass of a layer (an index into part.layer); NULL: nobody asks.
     err *(*layer_done)(void *who, int layer);
     void *who;

@@ -136,6 +136,9 @@ static void place_scratch(part *p) {
     p->positions = work_bytes(p, p->tokens, 4);
     p->inputs = work_bytes(p, steps, 4);
     p->targets = work_bytes(p, steps, 4);
+    if (!p->shape.mask_documents) return;
+    p->doc_start = work_bytes(p, steps, 4);
+    p->doc_positions = work_bytes(p, steps, 4);
 }
 
 static void place_all(part *p) {
@@ -289,4 +292,16 @@ void part_free(part *p) {
     free(p->layer);
     free(p->weight);
     free(p);
+}
+
+bool part_takes_samples(const part *p) { return p->first || p->last || p->shape.mask_documents; }
+
+void part_upload_rows(part *p, const token_rows *rows, int64_t n) {
+    const ops *k = p->dev->ops;
+    size_t bytes = (size_t)n * sizeof(int32_t);
+    k->upload(p->dev, p->inputs, rows->input, bytes);
+    if (rows->target) k->upload(p->dev, p->targets, rows->target, bytes);
+    if (!p->shape.mask_documents) return;
+    k->upload(p->dev, p->doc_start, rows->start, bytes);
+    k->upload(p->dev, p->doc_positions, rows->position, bytes);
 }

@@ -6,6 +6,7 @@
 #include "arena.h"
 #include "mesh.h"
 #include "recompute.h"
+#include "samples.h"
 #include "schedule.h"
 #include "spec.h"
 #include "table.h"
@@ -26,6 +27,7 @@ typedef struct part_shape {
     recompute_kind recompute; // of the layers whose index is a multiple of recompute_every
     int recompute_every;      // 0 is as 1
     int micro;                // micro-batches of a step; 1 unless TRAIN
+    bool mask_documents;      // a row attends within its document, and is counted from the document's start
 } part_shape;
 
 // This rank's slice of one logical tensor.
@@ -156,12 +158,18 @@ typedef struct part {
     float *cos, *sin;          // [rows, head_dim/2]
     int32_t *positions;        // [T] 0..rows-1 for every sequence
     int32_t *inputs, *targets; // [micro*T] tokens of the step
+    int32_t *doc_start;        // [micro*T] first row of every row's document, and
+    int32_t *doc_positions;    // the row's position in it; NULL unless documents are masked
 } part;
 
 // Counts (dev NULL) or builds. Not collective. The counted part has arena sizes and no memory: free it too.
 err *part_make(const model_spec *spec, const depth_plan *plan, const layout *stages, const table *t,
                const mesh *m, const part_shape *shape, device *dev, part **out);
 void part_free(part *p);
+// Does this rank work on tokens? The ends of the pipeline do; all, where documents are masked.
+bool part_takes_samples(const part *p);
+// n rows of a step, from row 0 on; rows->target may be NULL. Only on a rank that takes samples.
+void part_upload_rows(part *p, const token_rows *rows, int64_t n);
 
 int64_t bucket_cut(const bucket *b, int dp, int d);
 // The elements of a weight within the range lo..hi-1 of the flat order, from *at on; 0 when there are none.

@@ -1,5 +1,23 @@
 #include "samples.h"
 
+#include <stdlib.h>
+
+err *token_rows_make(token_rows *r, int64_t n, bool documents) {
+    size_t bytes = (size_t)n * sizeof(int32_t);
+    *r = (token_rows){malloc(bytes), malloc(bytes), NULL, NULL};
+    if (documents) r->start = malloc(bytes), r->position = malloc(bytes);
+    if (r->input && r->target && (!documents || (r->start && r->position))) return NULL;
+    return err_new(ERR_SYSTEM, "out of memory for %lld tokens", (long long)n);
+}
+
+void token_rows_free(token_rows *r) {
+    free(r->input);
+    free(r->target);
+    free(r->start);
+    free(r->position);
+    *r = (token_rows){0};
+}
+
 static int32_t id_of(int32_t token) { return token < 0 ? ~token : token; }
 
 static void split_one(const int32_t *token, int64_t L, int64_t at, const token_rows *to) {

@@ -3,7 +3,10 @@
 #ifndef SOLAR_SAMPLES_H
 #define SOLAR_SAMPLES_H
 
+#include <stdbool.h>
 #include <stdint.h>
+
+#include "err.h"
 
 // Host memory, rows of sequence s at s*L .. s*L+L-1. start and position go together; NULL: documents are not
 // masked.
@@ -13,6 +16,10 @@ typedef struct token_rows {
     int32_t *start;  // the row of the sequence at which the row's document begins, 0 for what began before it
     int32_t *position; // row - start
 } token_rows;
+
+// Room for n rows; with `documents` start and position too.
+err *token_rows_make(token_rows *r, int64_t n, bool documents);
+void token_rows_free(token_rows *r); // also after a failure
 
 // `samples` sequences of L+1 tokens: inputs are all but the last, targets all but the first. A negative one
 // is the complement of an id that begins a document (stream.h); with start, the token before it does not

@@ -70,14 +70,14 @@ done:
     return e;
 }
 
-static layer_report report_of(const double *sum) {
-    return (layer_report){.grad_norm = sqrt(sum[SUM_GRAD]),
+static layer_report report_of(const double *sum, double grad_scale) {
+    return (layer_report){.grad_norm = sqrt(sum[SUM_GRAD]) * grad_scale,
                           .distance = sqrt(sum[SUM_MOVED]) / sqrt(sum[SUM_DONOR]), // 0/0 is NaN: no donors
                           .rms = sqrt(sum[SUM_OUT] / sum[SUM_VALUES]),
                           .cosine = sum[SUM_DOT] / sqrt(sum[SUM_IN] * sum[SUM_OUT])};
 }
 
-err *seam_report(part *p, comm *c, const st_set *donors, layer_report *out) {
+err *seam_report(part *p, comm *c, const st_set *donors, double grad_scale, layer_report *out) {
     err *e = NULL;
     int layers = p->plan->layers;
     double(*sums)[SUMS] = calloc((size_t)layers, sizeof *sums);
@@ -89,7 +89,7 @@ err *seam_report(part *p, comm *c, const st_set *donors, layer_report *out) {
     TRY(comm_agree(c, mine));
     if (!sums) goto done; // told by comm_agree
     TRY(comm_sum_world(c, &sums[0][0], layers * SUMS));
-    for (int l = 0; l < layers; l++) out[l] = report_of(sums[l]);
+    for (int l = 0; l < layers; l++) out[l] = report_of(sums[l], grad_scale);
 done:
     free(sums);
     return err_wrap(e, "report of layers");

@@ -16,7 +16,8 @@ typedef struct layer_report {
 
 // One report for every layer of the whole model, out[plan->layers], the same on all ranks. donors: the base
 // model's files, NULL when the weights did not come from there; each rank reads the slices that it counts.
-// Call it after train_step with no step under way. Collective over all ranks.
-err *seam_report(part *p, comm *c, const st_set *donors, layer_report *out);
+// grad_scale: the trainer's, of the step. Call it after train_step with no step under way. Collective over
+// all ranks.
+err *seam_report(part *p, comm *c, const st_set *donors, double grad_scale, layer_report *out);
 
 #endif

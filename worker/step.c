@@ -34,14 +34,11 @@ err *trainer_open(part *p, comm *c, int64_t global_batch, trainer **out) {
                    .global_batch = global_batch,
                    .micro = p->shape.micro,
                    .actions = 2 * p->shape.micro * p->vstages};
-    size_t tokens = (size_t)(p->tokens * p->shape.micro);
-    t->in = malloc(tokens * sizeof *t->in);
-    t->target = malloc(tokens * sizeof *t->target);
+    TRY(token_rows_make(&t->rows, p->tokens * p->shape.micro, p->shape.mask_documents));
     t->votes = calloc((size_t)p->m.world, sizeof *t->votes);
     t->sums = malloc((size_t)(p->weights + t->micro) * sizeof *t->sums);
     t->times = calloc((size_t)t->actions, sizeof *t->times);
-    if (!t->in || !t->target || !t->votes || !t->times || !t->sums)
-        FAIL(ERR_SYSTEM, "out of memory for the tokens of a step");
+    if (!t->votes || !t->times || !t->sums) FAIL(ERR_SYSTEM, "out of memory for the tokens of a step");
     TRY(open_transfers(t));
     TRY(reduce_open(p, c, &t->reduce));
     *out = t;
@@ -56,8 +53,7 @@ void trainer_close(trainer *t) {
     reduce_close(t->reduce);
     for (int v = 0; t->sent && v < t->p->vstages; v++) free(t->sent[v]);
     free(t->sent);
-    free(t->in);
-    free(t->target);
+    token_rows_free(&t->rows);
     free(t->votes);
     free(t->sums);
     free(t->times);
@@ -66,18 +62,12 @@ void trainer_close(trainer *t) {
 
 // ---- samples
 
-// Row i of the step holds seq_len+1 tokens: inputs are all but the last, targets all but the first.
 static void take_samples(trainer *t, const int32_t *rows) {
     part *p = t->p;
-    int64_t L = t->seq_len, n = p->tokens * p->shape.micro;
-    if (!p->first && !p->last) return;
-    for (int64_t i = 0; i < n; i++) {
-        const int32_t *sample = rows + i / L * (L + 1);
-        t->in[i] = sample[i % L];
-        t->target[i] = sample[i % L + 1];
-    }
-    p->dev->ops->upload(p->dev, p->inputs, t->in, (size_t)n * 4);
-    p->dev->ops->upload(p->dev, p->targets, t->target, (size_t)n * 4);
+    int64_t n = p->tokens * p->shape.micro;
+    if (!part_takes_samples(p)) return;
+    samples_split(rows, n / t->seq_len, t->seq_len, &t->rows);
+    part_upload_rows(p, &t->rows, n);
 }
 
 static void clear_gradients(trainer *t) {
@@ -143,11 +133,14 @@ done:
     return e;
 }
 
+static double all_tokens(const trainer *t) { return (double)t->global_batch * (double)t->seq_len; }
+
 // Loss of the micro-batch and gradient of the last stage's output. Each token weighs 1/(tokens of the global
-// batch), so that sums over micro-batches and data ranks are the mean over the global batch.
+// batch), so that sums over micro-batches and data ranks are the mean over the global batch. Where tokens are
+// masked there are fewer: how many is known when all have voted, and grad_scale makes up for it.
 static err *loss_micro(trainer *t, const run *r, int micro, void *grad) {
     part *p = t->p;
-    float scale = (float)(1.0 / ((double)t->global_batch * (double)t->seq_len));
+    float scale = (float)(1.0 / all_tokens(t));
     err *e = model_head_grad(r, scale, grad);
     if (!e) p->dev->ops->sum(p->dev, p->work.sums + p->weights + micro, p->work.loss, p->tokens);
     return e;
@@ -271,23 +264,39 @@ static err *finish_reduction(trainer *t) {
     return e;
 }
 
+// Targets of this rank's samples that are not masked, and of all samples, by one vote of every data rank.
+static double own_predicted(const trainer *t) {
+    const part *p = t->p;
+    int64_t n = p->tokens * t->micro;
+    return (double)(p->shape.mask_documents ? samples_predicted(t->rows.target, n) : n);
+}
+
+static double all_predicted(const trainer *t) {
+    double sum = 0;
+    for (int d = 0; d < t->p->m.dp; d++) sum += t->votes[mesh_rank(&t->p->m, d, 0, 0)].predicted;
+    return sum;
+}
+
 // The one collective that all ranks take part in: loss, norm, what anybody wants. Summed in rank order.
 static err *agree(trainer *t, unsigned wanted, step_report *out) {
     err *e = NULL;
+    const part *p = t->p;
     double loss = 0, squares = 0, began = work_clock(t);
-    step_vote mine = {.wanted = wanted};
+    step_vote mine = {.wanted = wanted, .predicted = own_predicted(t)};
     TRY(local_sums(t, &mine.loss, &mine.squares));
     spent(t, PHASE_REDUCE, began);
     for (int i = 0; i < PHASES; i++) mine.busy[i] = (float)t->busy[i], t->busy[i] = 0;
     TRY(comm_collect(t->c, &mine, t->votes, sizeof mine));
     *out = (step_report){.votes = t->votes};
-    for (int r = 0; r < t->p->m.world; r++) {
+    for (int r = 0; r < p->m.world; r++) {
         loss += t->votes[r].loss;
         squares += t->votes[r].squares;
         out->wanted |= (unsigned)t->votes[r].wanted;
     }
-    out->loss = loss / ((double)t->global_batch * (double)t->seq_len);
-    out->grad_norm = sqrt(squares);
+    double predicted = all_predicted(t);
+    t->grad_scale = all_tokens(t) / predicted; // 1 when nothing is masked
+    out->loss = loss / predicted;
+    out->grad_norm = sqrt(squares) * t->grad_scale;
     out->verdict = guard_judge(t->guard, out->loss, out->grad_norm);
 done:
     return err_wrap(e, "agreeing on the step");
@@ -295,7 +304,8 @@ done:
 
 static err *update_weights(trainer *t, int64_t update, const step_options *o, double norm) {
     part *p = t->p;
-    double began = work_clock(t), scale = o->clip_norm > 0 && norm > o->clip_norm ? o->clip_norm / norm : 1;
+    double began = work_clock(t);
+    double scale = t->grad_scale * (o->clip_norm > 0 && norm > o->clip_norm ? o->clip_norm / norm : 1);
     for (int i = 0; i < p->weights; i++) {
         const weight *w = &p->weight[i];
         if (lr_scale(t, w) == 0 || !w->own_n) continue; // frozen, or of other data ranks

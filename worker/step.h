@@ -30,6 +30,7 @@ const char *phase_name(step_phase p); // "forward", ...
 // What every rank tells all others at the end of a step: the one collective that all ranks take part in.
 typedef struct step_vote {
     double loss, squares; // this rank's share of the loss and of the squared gradient norm
+    double predicted;     // targets of this rank's samples that are not masked
     double wanted;        // bits
     float busy[PHASES];   // seconds
 } step_vote;
@@ -54,9 +55,10 @@ typedef struct trainer {
     comm *c;
     reducer *reduce;
     int64_t seq_len, global_batch;
-    int micro, actions;   // micro-batches of a step on this rank; actions of part.schedule
-    int32_t *in, *target; // [micro*T] host
-    transfer **sent;      // [vstages][slots] activations on their way to the next stage
+    int micro, actions; // micro-batches of a step on this rank; actions of part.schedule
+    token_rows rows;    // [micro*T]
+    double grad_scale;  // of the last step: what its gradients have to be multiplied by
+    transfer **sent;    // [vstages][slots] activations on their way to the next stage
     transfer sent_grad[3], arriving;
     int backwards;       // begun in this step: which of work.grad is at work
     bool scale_lr;       // of the step under way
@@ -70,13 +72,14 @@ typedef struct trainer {
 // p was made with PART_TRAIN, batch sequences of seq_len tokens. Not collective.
 err *trainer_open(part *p, comm *c, int64_t global_batch, trainer **out);
 void trainer_close(trainer *t);
-// rows: this rank's samples of the step, [global_batch/dp][seq_len+1] host token ids (every tensor and
-// pipeline rank of a data rank passes the same). step names the step in messages; update is 1 for the first
-// update (Adam's bias correction counts updates, not steps that were skipped). Collective over all ranks.
-// wanted: what this rank asks for.
+// rows: this rank's samples of the step, [global_batch/dp][seq_len+1] host token ids as a stream gives them
+// (every tensor and pipeline rank of a data rank passes the same; NULL where part_takes_samples says no).
+// step names the step in messages; update is 1 for the first update (Adam's bias correction counts updates,
+// not steps that were skipped). Collective over all ranks. wanted: what this rank asks for.
 err *train_step(trainer *t, int64_t step, int64_t update, const step_options *o, const int32_t *rows,
                 unsigned wanted, step_report *out);
-// The step up to the reduced gradients, without an update: for tests. Collective over all ranks.
+// The step up to the reduced gradients (still to be multiplied by trainer.grad_scale), without an update: for
+// tests. Collective over all ranks.
 err *train_gradients(trainer *t, const int32_t *rows, step_report *out);
 
 #endif

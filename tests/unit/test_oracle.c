@@ -170,7 +170,7 @@ static double *our_logits(bench *b) {
     float *part_of = malloc((size_t)(chunk * vocab) * sizeof *part_of);
     double *out = malloc((size_t)(T * vocab) * sizeof *out);
     assert_true(part_of && out);
-    ok(infer_forward(p, b->comm, b->inputs, NULL, BATCH, ROWS, 0, &r));
+    ok(infer_forward(p, b->comm, &(token_rows){.input = b->inputs}, BATCH, ROWS, 0, &r));
     for (int64_t at = 0; at < T; at += chunk) {
         int64_t n = at + chunk < T ? chunk : T - at;
         ok(model_logits(&r, at, n));
