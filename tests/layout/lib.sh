@@ -64,7 +64,7 @@ say() { grep '^solar' "$1.log" | tail -n 5; }
 # moved RUN: tensors whose bytes differ between the checkpoints of step 10 and step 20
 moved() {
     for s in 10 20; do
-        awk -F'"' '/"name"/ {n = $4} /"xxh3"/ && n {print n, $4; n = ""}' "$1/checkpoints/step-000000$s/solar/manifest.json" |
+        awk -F'"' '/"name"/ {n = $4} /"sums"/ && n {print n, $4; n = ""}' "$1/checkpoints/step-000000$s/solar/manifest.json" |
             grep -v '\.exp_avg' | sort >"$T/sums-$s"
     done
     diff "$T/sums-10" "$T/sums-20" | sed -n 's/^> \([^ ]*\) .*/\1/p' | sort
