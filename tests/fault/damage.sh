@@ -47,6 +47,11 @@ for path in "$T/good/$last"/* "$T/good/$last"/solar/*; do
 done
 [ -z "$missed" ] && ok "$detected damages of every file of a checkpoint found" || bad "$detected damages found, missed:$missed"
 
+# A thousand random damages of a checkpoint of four ranks, all found.
+train 4 "$T/c.yaml" "$T/four" "${sets[@]}" --set train.global_batch=2 --set mesh.tensor=2 --set optimizer.shard=true --set train.steps=2 --set checkpoint.every=1 --set checkpoint.file_size=1 ||
+    say "$T/four"
+said=$("$BUILD/tests/damages" "$T/four/checkpoints/step-00000002" "$T/four/checkpoints/step-00000001" "$T/work" 1000 1) && ok "$said" || bad "$said"
+
 rm -rf "$run" && cp -a "$T/good" "$run" && ln -sfn checkpoints/nowhere "$run/latest"
 train 1 "$T/c.yaml" "$run" "${sets[@]}" --set train.steps=2
 [ "$(readlink "$run/latest")" = checkpoints/step-00000002 ] && ok "latest that points nowhere is put right" || bad "latest points to $(readlink "$run/latest")"
