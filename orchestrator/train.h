@@ -34,6 +34,7 @@ typedef struct training {
     run_lock lock;   // rank 0
     lives diary;     // rank 0
     char *life;      // this life's directory in the run's
+    char *reports;   // directory for what ranks write when the job is stuck
     saver *saver;
     wishes wishes;
     int64_t saved_step; // of the newest checkpoint; -1: none

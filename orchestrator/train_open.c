@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "../worker/life.h"
+#include "../worker/roll_call.h"
 #include "../worker/weights.h"
 #include "config_diff.h"
 #include "data_order.h"
@@ -310,6 +311,10 @@ static err *share_life(training *t) {
     TRY(comm_broadcast(t->c, &t->c->world, &bytes, sizeof bytes, 0));
     if (!t->life && !(t->life = malloc(bytes))) FAIL(ERR_SYSTEM, "out of memory for the name of this life");
     TRY(comm_broadcast(t->c, &t->c->world, t->life, bytes, 0));
+    if (asprintf(&t->reports, "%s/reports/%s", t->cfg->run.dir, strrchr(t->life, '/') + 1) < 0)
+        FAIL(ERR_SYSTEM, "out of memory for the name of this life");
+    t->c->reports = t->reports;
+    t->c->ending = wishes_signalled;
 done:
     return e;
 }
@@ -343,11 +348,13 @@ void training_close(training *t) {
     slow_close(&t->slow);
     trainer_close(t->t);
     part_free(t->p);
+    if (t->c) roll_forget(t->c); // the ranks end together: nothing was stuck
     comm_close(t->c);
     if (t->dev) t->dev->ops->close(t->dev);
     blueprint_free(&t->b);
     run_state_free(&t->state);
     free(t->life);
+    free(t->reports);
     config_free(t->cfg);
     free(t->config_text);
     free(t->plan_text);

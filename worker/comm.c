@@ -34,6 +34,10 @@ done:
     return e;
 }
 
+// Seconds of waiting after which a signal is taken for that of a launcher which has lost a rank, ends the
+// others, and will kill them within a second.
+static const double end_patience = 0.3;
+
 // Polls until all are done, or until this rank or another has waited too long.
 err *comm_wait(comm *c, MPI_Request *r, int n, const char *what) {
     err *e = NULL;
@@ -47,6 +51,9 @@ err *comm_wait(comm *c, MPI_Request *r, int n, const char *what) {
         sched_yield(); // ranks may outnumber cores
         if (polls % 256 == 0 && ((c->limit > 0 && now_seconds() - start > c->limit) || roll_is_called(c)))
             TRY(roll_call(c, what));
+        if (polls % 256 == 0 && c->ending && !c->reported && now_seconds() - start > end_patience &&
+            c->ending())
+            roll_report(c, what, now_seconds() - start, "this process is being ended", "");
     }
 done:
     c->waited += now_seconds() - start;

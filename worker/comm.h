@@ -73,6 +73,10 @@ typedef struct comm {
     double limit; // seconds a wait may last; 0: for ever
     const char *phase;
     int64_t step;
+    const char
+        *reports; // directory in which this rank writes what it waits for when a job is stuck; NULL: nowhere
+    bool (*ending)(void); // whether something from outside ends this process; NULL: nothing does
+    bool reported;
     double waited; // seconds spent waiting for others since opened
     char host[64];
     char (*hosts)[64];        // [world]

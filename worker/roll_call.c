@@ -3,8 +3,10 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "fsutil.h"
 #include "log.h"
 
 enum { TAG_ROLL = 30, GRACE = 10 }; // seconds that the lowest rank has to end all
@@ -81,15 +83,52 @@ static err *verdict(const comm *c, const char *silent, const char *what) {
         c->phase, (long long)c->step, silent, c->limit, c->host, what);
 }
 
+// ---- what every rank leaves behind
+
+static bool report_path(const comm *c, char *out, size_t size) {
+    int n = snprintf(out, size, "%s/rank-%05d.txt", c->reports, c->m.rank);
+    return n > 0 && (size_t)n < size;
+}
+
+// Not synced: a disk that hangs must not keep a job from ending that hangs already.
+void roll_report(comm *c, const char *what, double waited, const char *why, const char *silent) {
+    char path[4096], when[32];
+    time_t now = time(NULL);
+    struct tm utc;
+    if (!c->reports || c->reported || !report_path(c, path, sizeof path)) return;
+    c->reported = true;
+    err_free(make_dirs(c->reports));
+    FILE *f = fopen(path, "we");
+    if (!f) return;
+    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    fprintf(f, "%s rank %d of %d (data %d, pipeline %d, tensor %d), host %s, process %ld\n", when, c->m.rank,
+            c->m.world, c->m.d, c->m.p, c->m.t, c->host, (long)getpid());
+    fprintf(f, "phase %s, step %lld: has waited %.1f s in %s\n", c->phase, (long long)c->step, waited, what);
+    fprintf(f, "reports because: %s\n", why);
+    if (*silent) fprintf(f, "no answer from rank(s) %s\n", silent);
+    fclose(f);
+}
+
+void roll_forget(comm *c) {
+    char path[4096];
+    if (!c->reported || !report_path(c, path, sizeof path)) return;
+    unlink(path);
+    rmdir(c->reports); // by the last of them
+    c->reported = false;
+}
+
 err *roll_call(comm *c, const char *what) {
     char silent[512];
     int lowest = 0;
+    double start = now_seconds();
     bool *present = calloc((size_t)c->m.world, sizeof *present);
     if (!present) return err_new(ERR_PEER, "waited %.0f s in %s", c->limit, what);
     bool in_time = collect_answers(c, present);
     name_silent(c, present, silent, sizeof silent);
     while (!present[lowest]) lowest++;
     free(present);
+    roll_report(c, what, now_seconds() - start + c->limit,
+                in_time ? "it waited too long, or another rank did" : "all waited for it", silent);
     if (lowest != c->m.rank || !in_time) wait_for_the_end();
     return verdict(c, silent, what);
 }

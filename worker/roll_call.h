@@ -11,5 +11,10 @@ bool roll_is_called(const comm *c);
 // this rank waited for. The lowest rank that is there returns first, so that one message reaches the user;
 // the others follow some seconds later, in case it cannot end them.
 err *roll_call(comm *c, const char *what);
+// Writes c->reports/rank-NNNNN.txt: who and where this rank is, its phase and step, what it has waited for
+// and for how long, why it says so, and who does not answer (""), as far as it knows. Each rank writes its
+// own, once.
+void roll_report(comm *c, const char *what, double waited, const char *why, const char *silent);
+void roll_forget(comm *c); // removes it again: the job was not stuck
 
 #endif

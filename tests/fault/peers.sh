@@ -28,14 +28,27 @@ for rank in 0 3; do
     said=$(grep -c '^solar train: error' "$run.log")
     [ $status -eq 8 ] && [ "$said" -eq 1 ] && grep -q "no answer from rank(s) $rank (host" "$run.log" &&
         ok "SIGSTOP of rank $rank: exit status 8 and its name" || { grep '^solar train' "$run.log"; bad "SIGSTOP of rank $rank: exit status $status, $said messages"; }
+    reports=$(cat "$run"/reports/*/rank-*.txt 2>/dev/null)
+    [ "$(grep -c "^no answer from rank(s) $rank (host" <<<"$reports")" -eq 3 ] && [ "$(grep -cE '^phase train, step [0-9]+: has waited [0-9.]+ s in a' <<<"$reports")" -ge 3 ] &&
+        ok "SIGSTOP of rank $rank: every living rank wrote what it waited for" || bad "SIGSTOP of rank $rank: reports: $reports"
 done
+
+# A rank that dies: the launcher ends the others, which still say what they waited for.
+run="$T/died"
+begin
+for p in $(ranks_of); do grep -qz "^OMPI_COMM_WORLD_RANK=1$" "/proc/$p/environ" && kill -KILL "$p" && break; done
+wait $pid
+status=$?
+reports=$(cat "$run"/reports/*/rank-*.txt 2>/dev/null)
+[ $status -eq 137 ] && [ "$(grep -c 'reports because: this process is being ended' <<<"$reports")" -ge 1 ] && ! grep -q 'rank 1 of' <<<"$reports" &&
+    ok "SIGKILL of rank 1: exit status 137, $(grep -c '^reports because' <<<"$reports") of 3 living ranks wrote what they waited for" || { say "$run"; bad "SIGKILL of rank 1: exit status $status: $reports"; }
 
 run="$T/signals"
 begin
 for _ in 1 2; do kill -TERM $(ranks_of); sleep 0.02; done
 wait $pid
 status=$?
-[ $status -eq 75 ] && [ "$(ls "$run/checkpoints" | wc -l)" -eq 1 ] && ok "SIGTERM to all ranks, twice: exit status 75" || { say "$run"; bad "SIGTERM to all ranks: exit status $status"; }
+[ $status -eq 75 ] && [ "$(ls "$run/checkpoints" | wc -l)" -eq 1 ] && [ ! -e "$run/reports/"*/rank* ] && ok "SIGTERM to all ranks, twice: exit status 75" || { say "$run"; bad "SIGTERM to all ranks: exit status $status"; }
 
 # Not a number in the base: bytes of the last tensor.
 mkdir "$T/nan" && cp "$T/base-m/latest/config.json" "$T/base-m/latest/model.safetensors" "$T/nan/"
