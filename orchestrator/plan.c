@@ -78,25 +78,32 @@ static void print_layers(FILE *out, const blueprint *b) {
     }
 }
 
-static err *count_rank(const config *c, const blueprint *b, const mesh *m, size_t bytes[MEM_CLASSES]) {
+typedef struct holding {
+    int64_t parameters;
+    size_t bytes[MEM_CLASSES];
+} holding;
+
+static err *count_rank(const config *c, const blueprint *b, const mesh *m, holding *out) {
     err *e = NULL;
     part_shape shape;
     part *p = NULL;
     TRY(plan_shape(c, m, &shape));
     TRY(part_make(b->spec, b->plan, b->stages, b->table, m, &shape, NULL, &p));
-    memcpy(bytes, p->mem.used, sizeof p->mem.used);
+    memset(out, 0, sizeof *out);
+    memcpy(out->bytes, p->mem.used, sizeof out->bytes);
+    for (int i = 0; i < p->weights; i++) out->parameters += p->weight[i].n;
 done:
     part_free(p);
     return e;
 }
 
-static void print_bytes(FILE *out, int stage, int t, const size_t bytes[MEM_CLASSES]) {
+static void print_bytes(FILE *out, int stage, int t, const holding *h) {
     char text[32];
     double total = 0;
-    fprintf(out, "memory    stage %d tensor %d:", stage, t);
+    fprintf(out, "memory    stage %d tensor %d: of %lld parameters:", stage, t, (long long)h->parameters);
     for (int k = 0; k < MEM_CLASSES; k++) {
-        total += (double)bytes[k];
-        format_bytes(text, (double)bytes[k]);
+        total += (double)h->bytes[k];
+        format_bytes(text, (double)h->bytes[k]);
         fprintf(out, " %s %s,", mem_class_name((mem_class)k), text);
     }
     format_bytes(text, total);
@@ -145,15 +152,15 @@ static err *print_memory(FILE *out, const config *c, const blueprint *b, const m
     err *e = NULL;
     char text[32];
     for (int p = 0; p < first->pp; p++) {
-        size_t last[MEM_CLASSES] = {0};
+        holding last = {0};
         for (int t = 0; t < first->tp; t++) {
-            size_t bytes[MEM_CLASSES];
+            holding now;
             mesh m = *first;
             m.p = p;
             m.t = t;
-            TRY(count_rank(c, b, &m, bytes));
-            if (memcmp(last, bytes, sizeof bytes) != 0) print_bytes(out, p, t, bytes);
-            memcpy(last, bytes, sizeof bytes);
+            TRY(count_rank(c, b, &m, &now));
+            if (memcmp(&last, &now, sizeof now) != 0) print_bytes(out, p, t, &now);
+            last = now;
         }
     }
     format_bytes(text, (double)comm_scratch_bytes());
@@ -201,7 +208,7 @@ static err *check_message(const config *c, const blueprint *b, const mesh *m) {
         elements, INT_MAX);
 }
 
-err *plan_print(FILE *out, const config *c, const blueprint *b, int world) {
+err *plan_check(const config *c, const blueprint *b, int world) {
     err *e = NULL;
     mesh m;
     part_shape shape;
@@ -209,6 +216,17 @@ err *plan_print(FILE *out, const config *c, const blueprint *b, int world) {
     TRY(table_check_tp(b->spec, m.tp));
     TRY(plan_shape(c, &m, &shape));
     TRY(check_message(c, b, &m));
+done:
+    return e;
+}
+
+const char *plan_machine(const config *c) { return strcmp(c->train.device, "cpu") == 0 ? "cpu" : "h100"; }
+
+err *plan_print(FILE *out, const config *c, const blueprint *b, int world) {
+    err *e = NULL;
+    mesh m;
+    TRY(plan_check(c, b, world));
+    TRY(mesh_make(world, 0, (int)c->mesh.pipeline, (int)c->mesh.tensor, &m));
     print_model(out, b);
     fprintf(out, "mesh      %d rank%s = data %d x pipeline %d x tensor %d, %s\n", world, plural(world), m.dp,
             m.pp, m.tp, c->train.precision == DT_F32 ? "fp32" : "bf16 with fp32 master weights");

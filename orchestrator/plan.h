@@ -10,6 +10,10 @@
 
 // Shape of the training part of the rank at m under a config.
 err *plan_shape(const config *c, const mesh *m, part_shape *out);
+// Can the plan be met on `world` ranks? Errors say why not.
+err *plan_check(const config *c, const blueprint *b, int world);
+// The machine that times are estimated for unless the command line names one.
+const char *plan_machine(const config *c);
 // Prints the plan for `world` ranks. Errors say why the plan cannot be met.
 err *plan_print(FILE *out, const config *c, const blueprint *b, int world);
 // As plan_print, into a string that the caller frees.

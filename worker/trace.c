@@ -83,8 +83,10 @@ static err *take_actions(const trainer *tr, trace *t) {
     t->actions = tr->actions;
     t->action = calloc((size_t)t->actions, sizeof *t->action);
     if (!t->action) return err_new(ERR_SYSTEM, "out of memory for a plan of %d actions", t->actions);
-    for (int i = 0; i < t->actions; i++)
-        t->action[i] = (trace_action){tr->p->schedule[i], tr->times[i].start, tr->times[i].end};
+    for (int i = 0; i < t->actions; i++) {
+        const action *a = &tr->p->schedule[i];
+        t->action[i] = (trace_action){a->kind, a->micro, a->v, tr->times[i].start, tr->times[i].end};
+    }
     return NULL;
 }
 

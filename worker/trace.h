@@ -24,7 +24,8 @@ typedef struct trace_event {
 // One forward or backward of the schedule. In a trace start and end count events: the action is
 // event[start] .. event[end-1]. In a simulated or a measured step they are seconds.
 typedef struct trace_action {
-    action action;
+    action_kind kind;
+    int micro, chunk; // chunk: which virtual stage of the rank
     double start, end;
 } trace_action;
 

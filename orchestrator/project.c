@@ -1,0 +1,83 @@
+#include "project.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "plan.h"
+
+static err *trace_places(projection *p) {
+    err *e = NULL;
+    const blueprint *b = p->b;
+    mesh m;
+    TRY(mesh_make(p->world, 0, (int)p->c->mesh.pipeline, (int)p->c->mesh.tensor, &m));
+    p->stages = m.pp;
+    p->t = calloc((size_t)(p->stages * p->tensors), sizeof *p->t);
+    if (!p->t) FAIL(ERR_SYSTEM, "out of memory for a plan of %d ranks", p->stages * p->tensors);
+    for (int i = 0; i < p->stages * p->tensors; i++) {
+        mesh at = m;
+        part_shape shape;
+        at.p = i / p->tensors;
+        at.t = i % p->tensors;
+        at.rank = mesh_rank(&m, 0, at.p, at.t);
+        TRY(plan_shape(p->c, &at, &shape));
+        trace_input in = {
+            b->spec,         b->plan,    b->stages, b->table, &at, &shape, p->c->train.global_batch,
+            machine_seconds, &p->machine};
+        TRY(trace_step(&in, &p->t[i]));
+    }
+done:
+    return e;
+}
+
+static double arena_bytes(const trace *t) {
+    double sum = 0;
+    for (int k = 0; k < MEM_CLASSES; k++) sum += (double)t->bytes[k];
+    return sum;
+}
+
+static void take_work(projection *p) {
+    const model_spec *s = p->b->spec;
+    const mesh *m = &p->t[0].m;
+    double n = (double)spec_parameters(s), flop = 0;
+    double pairs = (double)s->layers * (double)(s->heads * s->head_dim) * (double)p->c->data.seq_len;
+    p->flop_full = 6 * n + 12 * pairs;
+    p->flop_causal = 6 * n + 6 * pairs;
+    for (int i = 0; i < p->sim.ranks; i++) {
+        p->fullest = fmax(p->fullest, arena_bytes(&p->t[i]));
+        for (int k = 0; k < OP_KINDS; k++) flop += p->t[i].cost[k].flop;
+    }
+    p->flop_done = flop * m->dp * (m->tp / p->tensors) / (double)p->step_tokens;
+}
+
+static void take_speed(projection *p) {
+    const mesh *m = &p->t[0].m;
+    double peak = p->machine.peak[p->c->train.precision] * p->world;
+    double actions = p->t[0].actions / 2.0; // forwards of a rank: micro-batches x virtual stages
+    p->formula_idle = (m->pp - 1) / (actions + m->pp - 1);
+    p->tokens_per_s = (double)p->step_tokens / p->sim.step;
+    p->mfu_full = p->flop_full * p->tokens_per_s / peak;
+    p->mfu_causal = p->flop_causal * p->tokens_per_s / peak;
+    p->days = (double)p->c->train.steps * p->sim.step / 86400;
+}
+
+err *project(const config *c, const blueprint *b, int world, int tensors, const machine *m, projection *out) {
+    err *e = NULL;
+    *out = (projection){.c = c, .b = b, .machine = *m, .world = world, .tensors = tensors};
+    out->step_tokens = c->train.global_batch * c->data.seq_len;
+    TRY(trace_places(out));
+    TRY(simulate(out->t, out->stages, tensors, b->spec->kv_heads, m, &out->sim));
+    take_work(out);
+    take_speed(out);
+done:
+    if (e) projection_free(out);
+    return e;
+}
+
+void projection_free(projection *p) {
+    for (int i = 0; p->t && i < p->stages * p->tensors; i++) trace_free(&p->t[i]);
+    free(p->t);
+    simulation_free(&p->sim);
+    *p = (projection){0};
+}
+
+bool projection_fits(const projection *p) { return p->fullest <= p->machine.memory; }
