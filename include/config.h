@@ -66,6 +66,8 @@ typedef struct config {
         bool mask_documents;           // default false
     } data;
     struct {
+        bool automatic; // `auto`: mesh and what goes with it are chosen for the ranks that there are
+        char *machine;  // NULL: by train.device
         int64_t pipeline, tensor, interleave;
         mesh_order order;
         bool sequence_parallel;
@@ -117,9 +119,10 @@ typedef struct config {
         bool stop_when_recovered; // default false
     } eval;
     struct {
-        int64_t every;      // steps between lines of the log; default 10
-        int64_t seam_every; // steps between reports of layers; 0: none
-        double slow_factor; // of the peers' median, above which a rank is named; 0: off
+        int64_t every;          // steps between lines of the log; default 10
+        int64_t seam_every;     // steps between reports of layers; 0: none
+        double slow_factor;     // of the peers' median, above which a rank is named; 0: off
+        int64_t timeline_every; // steps between charts of a step; 0: none
     } log;
     struct {
         double start, step; // seconds before a silent peer ends the job; 0: wait for ever

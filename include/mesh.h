@@ -52,4 +52,13 @@ void layout_free(layout *l);
 int layout_stage(const layout *l, int layer); // virtual stage
 int layout_rank(const layout *l, int layer);  // pipeline rank that holds it
 
+// Does every layer stand on exactly one stage, in order? Checked again behind whoever made the layout;
+// ERR_CONFIG shows the map.
+err *layout_check(const depth_plan *plan, const layout *l);
+// Stages of so many layers as lines of text, donors and seams marked, layers on no stage and stages beyond
+// the last layer too; caller frees, NULL without memory.
+char *layout_map(const depth_plan *plan, const int64_t *counts, int stages);
+// The same error with the map of the layers asked for behind it; e as it is when there are no counts.
+err *layout_with_map(err *e, const depth_plan *plan, const int64_t *counts, int stages);
+
 #endif

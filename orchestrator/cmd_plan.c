@@ -5,6 +5,7 @@
 #include "cli.h"
 #include "plan.h"
 #include "project.h"
+#include "recommend.h"
 
 typedef struct args {
     opt_list set;
@@ -30,6 +31,16 @@ static err *print_projection(const args *a, const projection *p) {
     return NULL;
 }
 
+static err *choose_mesh(const args *a, int ranks, const machine *m, config *c) {
+    recommendation r;
+    err *e = recommend(c, ranks, m, &r);
+    if (e) return e;
+    recommendation_print(a->json ? stderr : stdout, &r);
+    recommendation_apply(&r, c);
+    recommendation_free(&r);
+    return NULL;
+}
+
 static err *plan_config(const char *path, const args *a) {
     err *e = NULL;
     config *c = NULL;
@@ -37,19 +48,20 @@ static err *plan_config(const char *path, const args *a) {
     depth_ask ask;
     machine m;
     projection p = {0};
-    int *counts = NULL;
     TRY(config_load(path, a->set.item, a->set.count, false, &c));
     TRY(machine_load(a->machine, a->gpu ? a->gpu : plan_machine(c), &m));
-    counts = plan_counts(c);
-    ask = config_depth(c);
-    TRY(blueprint_make(c->model.base, &ask, (int)c->mesh.pipeline, counts, &b));
+    if (c->mesh.automatic && !a->ranks)
+        FAIL(ERR_USAGE, "mesh auto wants to know the number of ranks: --ranks N");
     int ranks = (int)(a->ranks ? a->ranks : c->mesh.pipeline * c->mesh.tensor);
+    if (c->mesh.automatic) TRY(choose_mesh(a, ranks, &m, c));
+    ask = config_depth(c);
+    layout_shape stages = plan_layout(c);
+    TRY(blueprint_make(c->model.base, &ask, &stages, &b));
     TRY(plan_check(c, &b, ranks));
     TRY(project(c, &b, ranks, (int)c->mesh.tensor, &m, &p));
     TRY(print_projection(a, &p));
 done:
     projection_free(&p);
-    free(counts);
     blueprint_free(&b);
     config_free(c);
     return e;

@@ -6,6 +6,7 @@
 #include "cli.h"
 #include "fsutil.h"
 #include "log.h"
+#include "recommend.h"
 #include "train.h"
 
 typedef struct args {
@@ -48,6 +49,7 @@ static err *share_config(const char *path, const args *a, training *t) {
     if (t->w->rank == 0) {
         e = config_load(path, a->set.item, a->set.count, true, &c);
         if (!e && a->fresh) e = make_fresh(c->run.dir, a->overwrite);
+        if (!e && c->mesh.automatic) e = recommend_for_run(c, t->w->size);
         if (!e) text = config_dump(c);
         config_free(c);
     }

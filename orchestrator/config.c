@@ -31,6 +31,7 @@ void config_free(config *c) {
     for (int i = 0; i < c->data.n_blend; i++) free(c->data.blend[i].weights);
     free(c->data.blend);
     free(c->schedule.phases);
+    free(c->mesh.machine);
     free(c->mesh.layers_per_stage);
     free(c->train.device);
     free(c);
@@ -69,7 +70,11 @@ static err *make(const char *text, size_t bytes, const char *where, const char *
     if (!c) FAIL(ERR_SYSTEM, "out of memory reading the config");
     TRY(yaml_tree_new(&tree));
     TRY(read_root(tree, text, bytes, where, &root));
-    for (int i = 0; i < n_set; i++) TRY(config_set(tree, root, set[i]));
+    TRY(config_expand_auto(tree, root));
+    for (int i = 0; i < n_set; i++) {
+        TRY(config_set(tree, root, set[i]));
+        TRY(config_expand_auto(tree, root));
+    }
     TRY(config_find_unknown(root));
     TRY(config_bind(tree, root, c));
     TRY(config_check(root, c));

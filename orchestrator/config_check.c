@@ -209,6 +209,13 @@ static err *check_layout(const node *root, config *c) {
                        count, stages);
 }
 
+static err *check_auto(const node *root, config *c) {
+    if (!c->mesh.automatic || !c->mesh.layers_per_stage) return NULL;
+    return place_error(
+        place_of(root, "mesh.layout"),
+        "mesh.layout: found beside mesh.auto, expected none: a layout is of one pipeline size");
+}
+
 // Why the base model's own loss cannot be measured, or NULL when it can.
 static const char *no_base_loss(const config *c) {
     if (c->model.random) return "with model.init random, where the base has no weights";
@@ -292,7 +299,7 @@ static err *check_valid_names(const node *root, config *c) {
 err *config_check(const node *root, config *c) {
     static err *(*const check[])(const node *, config *) = {
         check_dus,    check_scales, check_batch,       check_tokens,      check_schedule, check_blend,
-        check_layout, check_eval,   check_train_names, check_valid_names, check_deadline,
+        check_layout, check_auto, check_eval,   check_train_names, check_valid_names, check_deadline,
     };
     err *e = NULL;
     for (size_t i = 0; !e && i < sizeof check / sizeof check[0]; i++) e = check[i](root, c);

@@ -7,6 +7,8 @@
 
 // Puts "path.to.key=value" into the tree. data.train.0.weight=0.5 names an item of a list.
 err *config_set(yaml_tree *tree, node *root, const char *text);
+// `mesh: auto` becomes `mesh: {auto: true}`.
+err *config_expand_auto(yaml_tree *tree, node *root);
 // An error at the first key that the schema does not know, or that should be a map of keys and is not.
 err *config_find_unknown(const node *root);
 // The tree into the members of *c, which is all zero: types, ranges, required keys, defaults.

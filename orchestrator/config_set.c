@@ -127,3 +127,18 @@ err *config_set(yaml_tree *tree, node *root, const char *text) {
 done:
     return e;
 }
+
+err *config_expand_auto(yaml_tree *tree, node *root) {
+    err *e = NULL;
+    node *mesh = node_find(root, "mesh"), *on;
+    if (!mesh || !node_is_plain(mesh, "auto")) return NULL;
+    TRY(yaml_tree_node(tree, NODE_SCALAR, mesh->at, &on));
+    on->key = "auto";
+    on->key_at = mesh->at;
+    on->text = "true";
+    mesh->kind = NODE_MAP;
+    mesh->first = NULL;
+    node_append(mesh, on);
+done:
+    return e;
+}

@@ -23,7 +23,9 @@ err *blueprint_make(const char *dir, const depth_ask *ask, const layout_shape *s
     TRY(ask ? depth_make(n, ask, &out->plan) : depth_identity(n, &out->plan));
     TRY(spec_deepen(out->base, out->plan, &out->spec));
     shape.head_cost = head_cost(out->spec);
-    TRY(layout_make(out->plan, &shape, &out->stages));
+    TRY(layout_with_map(layout_make(out->plan, &shape, &out->stages), out->plan, shape.counts,
+                        shape.pp * shape.interleave));
+    TRY(layout_check(out->plan, out->stages));
     TRY(table_make(out->spec, out->plan, out->stages, &out->table));
     return NULL;
 done:

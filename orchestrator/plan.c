@@ -220,7 +220,10 @@ done:
     return e;
 }
 
-const char *plan_machine(const config *c) { return strcmp(c->train.device, "cpu") == 0 ? "cpu" : "h100"; }
+const char *plan_machine(const config *c) {
+    if (c->mesh.machine) return c->mesh.machine;
+    return strcmp(c->train.device, "cpu") == 0 ? "cpu" : "h100";
+}
 
 err *plan_print(FILE *out, const config *c, const blueprint *b, int world) {
     err *e = NULL;

@@ -9,7 +9,7 @@ static err *trace_places(projection *p) {
     err *e = NULL;
     const blueprint *b = p->b;
     mesh m;
-    TRY(mesh_make(p->world, 0, (int)p->c->mesh.pipeline, (int)p->c->mesh.tensor, &m));
+    TRY(mesh_make(p->world, 0, (int)p->c->mesh.pipeline, (int)p->c->mesh.tensor, p->c->mesh.order, &m));
     p->stages = m.pp;
     p->t = calloc((size_t)(p->stages * p->tensors), sizeof *p->t);
     if (!p->t) FAIL(ERR_SYSTEM, "out of memory for a plan of %d ranks", p->stages * p->tensors);

@@ -94,6 +94,13 @@ const key schema[] = {
     {"data.allow_tokenizer_mismatch", KEY_BOOL, AT(data.allow_tokenizer_mismatch), 0, "false", NULL, NULL,
      "Train although the token files were made with another tokenizer than the model's."},
 
+    {"mesh.auto", KEY_BOOL, AT(mesh.automatic), 0, "false", NULL, NULL,
+     "Choose pipeline, interleave, tensor, train.micro_batch and train.recompute: of the meshes that fit the machine's memory, the "
+     "one with the shortest estimated step. Of these keys, one that is not at its default stays as it is. `mesh: auto` is short for `mesh: {auto: true}`. A run keeps what it began "
+     "with while the number of ranks allows it."},
+    {"mesh.machine", KEY_TEXT, AT(mesh.machine), 0, "null", NULL, NULL,
+     "Machine of slurm/machines.yaml that mesh.auto and `solar plan` estimate for. By default cpu with train.device "
+     "cpu, else h100 in `solar plan`; `solar train` wants to be told."},
     {"mesh.pipeline", KEY_INT, AT(mesh.pipeline), 0, "1", "[1, 4096]", "ranks",
      "Pipeline stages. Ranks / (pipeline x tensor) are data parallel."},
     {"mesh.tensor", KEY_INT, AT(mesh.tensor), 0, "1", "[1, 4096]", "ranks",
@@ -247,6 +254,9 @@ const key schema[] = {
     {"log.seam_every", KEY_INT, AT(log.seam_every), 0, "0", "[0, 1000000000]", "steps",
      "Steps between reports of layers (in metrics.jsonl, and as a table in seam.txt of the run): gradient norm, "
      "distance from the donor, size and direction of the output. 0: none. Reads the base model's weights each time."},
+    {"log.timeline_every", KEY_INT, AT(log.timeline_every), 0, "0", "[0, 1000000000]", "steps",
+     "Steps between charts of a step in timeline.txt of the run: which stage worked on which micro-batch when, as measured "
+     "and as planned, and the share of time that it waited. 0: none."},
 
     {"timeout.start", KEY_REAL, AT(timeout.start), 0, "1800.0", "[0, inf)", "seconds",
      "Before the first step: how long a silent rank may take before the job ends. 0: wait for ever."},

@@ -73,7 +73,7 @@ static err *deliver(walker *to, int from, int tag, double when) {
 // The walker of a rank of the world; data ranks are alike.
 static walker *walker_of(world_model *wm, int rank) {
     mesh m = wm->w[0].t->m, at;
-    err *e = mesh_make(m.world, rank, m.pp, m.tp, &at);
+    err *e = mesh_make(m.world, rank, m.pp, m.tp, m.order, &at);
     err_free(e);
     return e ? NULL : &wm->w[at.p * wm->tensors + (wm->tensors > 1 ? at.t : 0)];
 }
@@ -145,6 +145,7 @@ static bool meet(world_model *wm, walker *w, const trace_event *e) {
     if (g) end = g->end[w->attended[group]++ % 2];
     w->arrived = false;
     w->time->together += takes;
+    if (group == COMM_TENSOR_SUM || group == COMM_KV_SUM) w->time->tensor += takes;
     w->now = end;
     return true;
 }

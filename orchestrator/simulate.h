@@ -7,8 +7,8 @@
 #include "../worker/trace.h"
 #include "machine.h"
 
-typedef struct rank_time { // seconds of one rank
-    double compute, together, waiting, total;
+typedef struct rank_time {                            // seconds of one rank
+    double compute, together, tensor, waiting, total; // tensor: the part of together over tensor ranks
     double idle; // share of the pipeline's part of the step, from the first action of any rank to the last,
                  // in which this rank neither computes nor takes part in a collective
 } rank_time;

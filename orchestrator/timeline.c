@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "log.h"
-
 enum { BLOCK = 4, MOST_COLUMNS = 400 }; // columns that a forward wants; columns of a line
 
 typedef struct stretch {
@@ -68,10 +66,7 @@ static void draw_row(FILE *out, const timeline_row *row, stretch s, int width) {
 }
 
 static void draw(FILE *out, const timeline_row *rows, int n, stretch s, double origin, int width) {
-    char from[32], to[32];
-    format_time(from, s.from - origin);
-    format_time(to, s.to - origin);
-    fprintf(out, "%s to %s\n", from, to);
+    fprintf(out, "%.3g to %.3g s\n", s.from - origin, s.to - origin);
     for (int r = 0; r < n; r++) draw_row(out, &rows[r], s, width);
 }
 

@@ -7,6 +7,7 @@
 #include "log.h"
 #include "lr.h"
 #include "seam_log.h"
+#include "timeline_log.h"
 
 // ---- telling people
 
@@ -176,6 +177,7 @@ err *training_run(training *t) {
         TRY(take_step(t, &r, &line));
         if (s->step == t->first_step + 1) lives_step(&t->diary, s->step);
         if (due(s->step, c->log.seam_every) && r.verdict == STEP_GOOD) TRY(seam_log(t));
+        if (due(s->step, c->log.timeline_every)) TRY(timeline_log(t));
         stop = (r.wanted & WANT_STOP) && s->step < c->train.steps;
         if (!stop && (due(s->step, c->eval.every) || s->step == c->train.steps)) TRY(evaluate_run(t));
         bool last = stop || finished(t);

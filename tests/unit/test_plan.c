@@ -118,7 +118,7 @@ static trace one_stage(int p, int pp, int micro) {
     trace t = {0};
     writer w = {&t, 0};
     int warm = pp - p - 1 < micro ? pp - p - 1 : micro, f = 0, b = 0;
-    ok(mesh_make(pp, p, pp, 1, &t.m));
+    ok(mesh_make(pp, p, pp, 1, MESH_TDP, &t.m));
     t.event = calloc((size_t)micro * 10, sizeof *t.event);
     t.action = calloc((size_t)micro * 2, sizeof *t.action);
     while (f < warm) work(&w, p, pp, true, f++);
@@ -177,7 +177,7 @@ static void test_collectives_end_together(void **state) {
     slow.link_latency = 0.5;
     for (int i = 0; i < 2; i++) {
         writer w = {&t[i], 0};
-        ok(mesh_make(2, i, 1, 2, &t[i].m));
+        ok(mesh_make(2, i, 1, 2, MESH_TDP, &t[i].m));
         t[i].event = calloc(4, sizeof *t[i].event);
         put(&w, (trace_event){.what = TRACE_BUSY, .amount = 1 + 3 * i});
         put(&w, (trace_event){.what = TRACE_TOGETHER, .kind = COMM_TENSOR_SUM, .messages = 2, .amount = 100});
@@ -209,7 +209,7 @@ static void test_chart(void **state) {
     FILE *f = open_memstream(&text, &bytes);
     timeline_print(f, rows, 3, 60);
     fclose(f);
-    assert_string_equal(text, "0.0s to 15.0s\n"
+    assert_string_equal(text, "0 to 15 s\n"
                               "stage   0 |F0--F1--F2--................B0======....B1======....B2======|\n"
                               "stage   1 |....F0--F1--........B0======F2--B1======....B2======........|\n"
                               "stage   2 |........F0--B0======F1--B1======F2--B2======................|\n");
@@ -265,7 +265,7 @@ static void test_groups_across_hosts(void **state) {
     m.node = 4;
     m.link = 1000;
     m.network = 10;
-    ok(mesh_make(8, 0, 1, 2, &at));
+    ok(mesh_make(8, 0, 1, 2, MESH_TDP, &at));
     near(machine_together(&m, &at, 8, COMM_DATA_SUM, 300), 200.0 / 10);
     near(machine_together(&m, &at, 8, COMM_TENSOR_SUM, 300), 300.0 / 1000);
     assert_true(machine_together(&m, &at, 8, COMM_KV_SUM, 0) == 0);
