@@ -298,8 +298,8 @@ static err *check_valid_names(const node *root, config *c) {
 
 err *config_check(const node *root, config *c) {
     static err *(*const check[])(const node *, config *) = {
-        check_dus,    check_scales, check_batch,       check_tokens,      check_schedule, check_blend,
-        check_layout, check_auto, check_eval,   check_train_names, check_valid_names, check_deadline,
+        check_dus,    check_scales, check_batch, check_tokens,      check_schedule,    check_blend,
+        check_layout, check_auto,   check_eval,  check_train_names, check_valid_names, check_deadline,
     };
     err *e = NULL;
     for (size_t i = 0; !e && i < sizeof check / sizeof check[0]; i++) e = check[i](root, c);

@@ -66,13 +66,17 @@ static void print_layers(FILE *out, const blueprint *b) {
     const depth_plan *p = b->plan;
     for (int stage = 0; stage < b->stages->stages; stage++) {
         int end = b->stages->first[stage + 1];
+        char where[48];
+        snprintf(where, sizeof where, "stage %d", stage % b->stages->ranks);
+        if (b->stages->stages > b->stages->ranks)
+            snprintf(where, sizeof where, "stage %d, virtual %d", stage % b->stages->ranks, stage);
         for (int i = b->stages->first[stage], last; i < end; i = last) {
             last = depth_run_end(p, i) < end ? depth_run_end(p, i) : end;
             bool inside = is_seam(p, i) && i != b->stages->first[stage];
             if (is_seam(p, i))
                 fprintf(out, "          -- seam: donor %d, then %d%s --\n", p->donor[i - 1], p->donor[i],
                         inside ? ", inside a stage" : "");
-            fprintf(out, "layers    stage %d: %3d-%-3d from base %d-%d%s\n", stage, i, last - 1, p->donor[i],
+            fprintf(out, "layers    %s: %3d-%-3d from base %d-%d%s\n", where, i, last - 1, p->donor[i],
                     p->donor[last - 1], how[p->init[i]]);
         }
     }
@@ -181,7 +185,7 @@ static void print_step(FILE *out, const config *c, const blueprint *b, const mes
             "share %.1f %%\n",
             (long long)c->train.global_batch, (long long)L, (long long)(c->train.global_batch * L),
             (long long)micro, micro == 1 ? "" : "es", (long long)c->train.micro_batch,
-            100.0 * (m->pp - 1) / (double)(micro + m->pp - 1));
+            100.0 * (m->pp - 1) / (double)(micro * c->mesh.interleave + m->pp - 1));
     fprintf(out, "run       %lld steps, %.4g tokens; %.4g FLOP a token (6N + 12 L h s), %.4g in all\n",
             (long long)c->train.steps, (double)c->train.steps * (double)(c->train.global_batch * L), flop,
             flop * (double)c->train.steps * (double)(c->train.global_batch * L));
@@ -229,7 +233,7 @@ err *plan_print(FILE *out, const config *c, const blueprint *b, int world) {
     err *e = NULL;
     mesh m;
     TRY(plan_check(c, b, world));
-    TRY(mesh_make(world, 0, (int)c->mesh.pipeline, (int)c->mesh.tensor, &m));
+    TRY(mesh_make(world, 0, (int)c->mesh.pipeline, (int)c->mesh.tensor, c->mesh.order, &m));
     print_model(out, b);
     fprintf(out, "mesh      %d rank%s = data %d x pipeline %d x tensor %d, %s\n", world, plural(world), m.dp,
             m.pp, m.tp, c->train.precision == DT_F32 ? "fp32" : "bf16 with fp32 master weights");

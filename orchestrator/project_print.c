@@ -115,8 +115,9 @@ static json_t *layers_json(const projection *p) {
     const blueprint *b = p->b;
     json_t *list = json_array();
     for (int i = 0; i < b->plan->layers; i++)
-        json_array_append_new(list, json_pack("{s:i, s:i, s:i}", "layer", i, "donor", b->plan->donor[i],
-                                              "stage", layout_stage(b->stages, i)));
+        json_array_append_new(list, json_pack("{s:i, s:i, s:i, s:i}", "layer", i, "donor", b->plan->donor[i],
+                                              "stage", layout_rank(b->stages, i), "virtual_stage",
+                                              layout_stage(b->stages, i)));
     return list;
 }
 

@@ -105,7 +105,7 @@ static err *time_step(const config *c, const blueprint *b, const recommendation 
     k->compute = extend(got[0].compute, got[1].compute, share);
     k->tensor = extend(got[0].tensor, got[1].tensor, share);
     k->other = extend(got[0].other, got[1].other, share);
-    k->waiting = k->step - k->compute - k->tensor - k->other;
+    k->waiting = fmax(0, k->step - k->compute - k->tensor - k->other); // rounding aside, never negative
 done:
     return e;
 }
@@ -160,7 +160,8 @@ static err *try_mesh(const config *c, recommendation *r, int pp, int tp, err **w
     for (int v = 1; v <= most; v++)
         for (int64_t micro = given; micro <= largest || micro == given; micro *= 2)
             if (is_free(c->mesh.interleave, v))
-                TRY(try_candidate(c, r, (candidate){.pp = pp, .tp = tp, .interleave = v, .micro_batch = micro}, why));
+                TRY(try_candidate(
+                    c, r, (candidate){.pp = pp, .tp = tp, .interleave = v, .micro_batch = micro}, why));
 done:
     return e;
 }
@@ -325,9 +326,10 @@ err *recommend_for_run(config *c, int world) {
     machine m;
     recommendation r = {0};
     if (keep_earlier(c, world)) {
-        log_info("mesh auto: pipeline %lld (interleave %lld) x tensor %lld, micro_batch %lld, recompute %s, as the run has had",
-                 (long long)c->mesh.pipeline, (long long)c->mesh.interleave, (long long)c->mesh.tensor, (long long)c->train.micro_batch,
-                 recompute_name(c->train.recompute));
+        log_info("mesh auto: pipeline %lld (interleave %lld) x tensor %lld, micro_batch %lld, recompute %s, "
+                 "as the run has had",
+                 (long long)c->mesh.pipeline, (long long)c->mesh.interleave, (long long)c->mesh.tensor,
+                 (long long)c->train.micro_batch, recompute_name(c->train.recompute));
         return NULL;
     }
     if (!c->mesh.machine && strcmp(c->train.device, "cpu") != 0)

@@ -14,7 +14,8 @@ enum { WIDTH = 120 };
 
 static trace_action action_of(const trainer *tr, int i) {
     const action *a = &tr->p->schedule[i];
-    return (trace_action){a->kind, a->micro, a->v, tr->times[i].start - tr->begun, tr->times[i].end - tr->begun};
+    return (trace_action){a->kind, a->micro, a->v, tr->times[i].start - tr->begun,
+                          tr->times[i].end - tr->begun};
 }
 
 // This rank's actions of the last step, and everybody's in rank order; ranks have equally many.
@@ -26,9 +27,7 @@ static err *collect(training *t, trace_action **all, int *actions) {
     *all = calloc((size_t)n * (size_t)t->m.world, sizeof **all);
     *actions = n;
     err *e = mine && *all ? NULL : err_new(ERR_SYSTEM, "out of memory for a chart of %d actions", n);
-    for (int i = 0; !e && i < n; i++)
-        mine[i] =
-            (trace_action){tr->order[i].kind, tr->order[i].micro, 0, tr->times[i].start, tr->times[i].end};
+    for (int i = 0; !e && i < n; i++) mine[i] = action_of(tr, i);
     e = comm_agree(t->c, e);
     if (!e) e = comm_collect(t->c, mine, *all, bytes);
     free(mine);
