@@ -152,16 +152,14 @@ done:
 // A size that the config gives (not its default, 1) is the only one.
 static bool is_free(int64_t given, int64_t size) { return given == 1 || given == size; }
 
+// With as many virtual stages as the config gives, else one.
 static err *try_mesh(const config *c, recommendation *r, int pp, int tp, err **why) {
     err *e = NULL;
-    int most = pp == 1 ? 1 : c->mesh.interleave > MOST_INTERLEAVE ? (int)c->mesh.interleave : MOST_INTERLEAVE;
     int64_t share = c->train.global_batch / (r->world / pp / tp), given = c->train.micro_batch;
     int64_t largest = given > 1 ? given : share < MOST_MICRO_BATCH ? share : MOST_MICRO_BATCH;
-    for (int v = 1; v <= most; v++)
-        for (int64_t micro = given; micro <= largest || micro == given; micro *= 2)
-            if (is_free(c->mesh.interleave, v))
-                TRY(try_candidate(
-                    c, r, (candidate){.pp = pp, .tp = tp, .interleave = v, .micro_batch = micro}, why));
+    candidate k = {.pp = pp, .tp = tp, .interleave = (int)c->mesh.interleave};
+    for (k.micro_batch = given; k.micro_batch <= largest || k.micro_batch == given; k.micro_batch *= 2)
+        TRY(try_candidate(c, r, k, why));
 done:
     return e;
 }
@@ -169,6 +167,24 @@ done:
 static int by_step(const void *a, const void *b) {
     const candidate *x = a, *y = b;
     return (x->step > y->step) - (x->step < y->step);
+}
+
+static void sort(recommendation *r) { qsort(r->best, (size_t)r->count, sizeof *r->best, by_step); }
+
+// Interleaving takes from the waiting only, so meshes that lose even without any need not be tried with it.
+static err *try_interleaved(const config *c, recommendation *r, err **why) {
+    err *e = NULL;
+    int plain = r->count;
+    double best = r->best[0].step;
+    for (int i = 0; i < plain && c->mesh.interleave == 1; i++)
+        for (int v = 2; v <= MOST_INTERLEAVE; v++) {
+            candidate k = r->best[i];
+            if (k.pp == 1 || k.step - k.waiting > best) break;
+            k.interleave = v;
+            TRY(try_candidate(c, r, k, why));
+        }
+done:
+    return e;
 }
 
 static err *none(const recommendation *r, err *why) {
@@ -197,7 +213,9 @@ err *recommend(const config *c, int world, const machine *m, recommendation *out
         e = none(out, why);
         goto done;
     }
-    qsort(out->best, (size_t)out->count, sizeof *out->best, by_step);
+    sort(out);
+    TRY(try_interleaved(c, out, &why));
+    sort(out);
 done:
     err_free(why);
     if (e) recommendation_free(out);

@@ -274,6 +274,32 @@ static void test_seam_inside_is_refused(void **state) {
     depth_free(p);
 }
 
+static void check_first(int last, const int *first, const char *part) {
+    depth_plan *p = NULL;
+    int copy[5];
+    memcpy(copy, first, sizeof copy);
+    layout l = {.stages = 4, .ranks = 4, .layers = 6, .first = copy};
+    copy[4] = last;
+    ok(depth_from_m(4, 1, &p));
+    if (part)
+        expect(layout_check(p, &l), part);
+    else
+        ok(layout_check(p, &l));
+    depth_free(p);
+}
+
+// Whoever makes a layout: a layer dropped, on two stages or out of order does not pass.
+static void test_wrong_layouts_are_caught(void **state) {
+    (void)state;
+    check_first(6, (int[]){0, 1, 3, 5, 0}, NULL);
+    check_first(6, (int[]){1, 2, 3, 5, 0}, "layers 0-0 are on no stage");
+    check_first(5, (int[]){0, 1, 3, 4, 0}, "stages hold layers up to 4, the model has 6");
+    check_first(7, (int[]){0, 1, 3, 5, 0}, "stages hold layers up to 6");
+    check_first(6, (int[]){0, 3, 2, 5, 0}, "stage 2 begins at layer 2, before stage 1");
+    check_first(6, (int[]){0, 1, 1, 5, 0}, "stage 1 has no layers");
+    check_first(6, (int[]){0, 3, 2, 5, 0}, "stage 0: layers 0-2 (donors 0-2) -- seam --");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_rank_has_its_place),
@@ -286,6 +312,7 @@ int main(void) {
         cmocka_unit_test(test_layouts_are_the_best),
         cmocka_unit_test(test_halves_are_balanced),
         cmocka_unit_test(test_explicit_counts),
+        cmocka_unit_test(test_wrong_layouts_are_caught),
     };
     return cmocka_run_group_tests_name("mesh", tests, NULL, NULL);
 }
