@@ -14,8 +14,8 @@ enum { WIDTH = 120 };
 
 static trace_action action_of(const trainer *tr, int i) {
     const action *a = &tr->p->schedule[i];
-    return (trace_action){a->kind, a->micro, a->v, tr->times[i].start - tr->begun,
-                          tr->times[i].end - tr->begun};
+    return (trace_action){a->kind, a->micro, a->v, tr->times[i].start - tr->began,
+                          tr->times[i].end - tr->began};
 }
 
 // This rank's actions of the last step, and everybody's in rank order; ranks have equally many.

@@ -346,6 +346,7 @@ err *train_step(trainer *t, int64_t step, int64_t update, const step_options *o,
     err *e = NULL;
     t->c->phase = "train";
     t->c->step = step;
+    t->began = comm_now(t->c);
     t->scale_lr = o->scale_lr;
     take_samples(t, rows);      // tokens of the global batch's share of this rank
     clear_gradients(t);         //

@@ -65,6 +65,7 @@ typedef struct trainer {
     guard *guard;        // judges steps; the run keeps it. NULL: only what is not finite is bad
     double busy[PHASES]; // seconds, of the step under way
     double *sums;        // [weights + micro] host: squares of gradients, losses
+    double began;        // when the step began, by comm_now
     action_time *times;  // [actions] of the last step
     step_vote *votes;    // [world]
 } trainer;
