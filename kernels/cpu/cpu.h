@@ -9,16 +9,16 @@
 #include "ops.h"
 
 // Scratch that grows to the largest need seen, one piece a thread.
-typedef struct scratch {
+typedef struct thread_scratch {
     float *at;
     size_t bytes;
-} scratch;
+} thread_scratch;
 
 typedef struct cpu_device {
     device base;
     const lanes *lanes;
     int threads;
-    scratch *scratch; // [threads]
+    thread_scratch *scratch; // [threads]
     err *failed;      // first failure since the last sync
 } cpu_device;
 

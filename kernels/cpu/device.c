@@ -11,7 +11,7 @@ void cpu_fail(cpu_device *c, err *e) { c->failed = err_first(c->failed, e); }
 bool cpu_scratch(cpu_device *c, int64_t floats) {
     size_t bytes = (size_t)round_up(floats * 4, ALIGN);
     for (int t = 0; t < c->threads; t++) {
-        scratch *s = &c->scratch[t];
+        thread_scratch *s = &c->scratch[t];
         if (s->bytes >= bytes) continue;
         free(s->at);
         s->at = aligned_alloc(ALIGN, bytes);
