@@ -19,7 +19,7 @@ typedef struct cpu_device {
     const lanes *lanes;
     int threads;
     thread_scratch *scratch; // [threads]
-    err *failed;      // first failure since the last sync
+    err *failed;             // first failure since the last sync
 } cpu_device;
 
 static inline cpu_device *cpu_of(device *d) { return (cpu_device *)d; }

@@ -50,6 +50,8 @@ typedef struct lanes {
 
     // to[i/strip*stride + i%strip] = x[i] for i < n
     void (*spread_strips)(float *to, int64_t stride, const float *x, int64_t n);
+    // The same for panels; the columns that x does not fill of the last one are zeroed.
+    void (*spread_panels)(float *to, int64_t stride, const float *x, int64_t n);
 
     void (*add)(float *y, const float *a, const float *b, int64_t n); // y = a + b
     void (*scale)(float *y, float c, int64_t n);                      // y *= c

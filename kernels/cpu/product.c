@@ -8,10 +8,10 @@
 #include "cpu.h"
 
 enum {
-    K_BLOCK = 256, // units of k
+    K_BLOCK = 192, // units of k
     N_BLOCK = 512, // columns of B in scratch: K_BLOCK x N_BLOCK units
     M_BLOCK = 144, // rows of A in scratch
-    C_ROWS = 1024, // rows of C between two copies of B, and of fp32 C in scratch when C is bf16
+    C_ROWS = 1024, // rows of fp32 C in scratch when C is bf16
     DOT_ROWS = 3,  // up to so many rows of A, B^T is read once, where it lies
 };
 
@@ -62,11 +62,12 @@ static const float *unit_row(const piece *w, const void *base, int64_t ld, int64
     return buffer;
 }
 
-static void panel_of_rows(const piece *w, float *panel, int64_t k0, int64_t k, int64_t j, int64_t n) {
-    for (int64_t q = 0; q < units(w, k); q++, panel += PANEL) {
-        const float *row = unit_row(w, w->p->b, w->p->ldb, k0, q, j, n, panel);
-        if (row != panel) memcpy(panel, row, (size_t)n * 4);
-        for (int64_t x = n; x < PANEL; x++) panel[x] = 0;
+// Panels of n columns of B, a row at a time.
+static void panels_of_rows(const piece *w, int64_t k0, int64_t k, int64_t j, int64_t n) {
+    for (int64_t q = 0; q < k; q++) {
+        float row[N_BLOCK];
+        const float *from = unit_row(w, w->p->b, w->p->ldb, k0, q, j, n, row);
+        w->l->spread_panels(w->b + q * PANEL, k * PANEL, from, n);
     }
 }
 
@@ -84,13 +85,12 @@ static void panel_of_columns(const piece *w, float *panel, int64_t k0, int64_t k
 }
 
 static void copy_b(const piece *w, int64_t k0, int64_t k, int64_t j0, int64_t n) {
-    for (int64_t j = 0; j < n; j += PANEL) {
-        int64_t cols = smaller(n - j, PANEL);
-        if (w->p->trans_b)
-            panel_of_columns(w, w->b + j * units(w, k), k0, k, j0 + j, cols);
-        else
-            panel_of_rows(w, w->b + j * units(w, k), k0, k, j0 + j, cols);
+    if (!w->p->trans_b) {
+        panels_of_rows(w, k0, units(w, k), j0, n);
+        return;
     }
+    for (int64_t j = 0; j < n; j += PANEL)
+        panel_of_columns(w, w->b + j * units(w, k), k0, k, j0 + j, smaller(n - j, PANEL));
 }
 
 // Points t at rows i.. and columns k0.. of A, k long, copied if need be.
@@ -149,9 +149,10 @@ static void multiply_block(const piece *w, int64_t k0, int64_t i0, int64_t m, in
 static void piece_blocks(const piece *w) {
     const product *p = w->p;
     bool half = p->cdt == DT_BF16;
+    int64_t most = half ? C_ROWS : w->m;
     for (int64_t j = w->j0; j < w->j0 + w->n; j += N_BLOCK)
-        for (int64_t i = w->i0; i < w->i0 + w->m; i += C_ROWS) {
-            int64_t n = smaller(w->j0 + w->n - j, N_BLOCK), m = smaller(w->i0 + w->m - i, C_ROWS);
+        for (int64_t i = w->i0; i < w->i0 + w->m; i += most) {
+            int64_t n = smaller(w->j0 + w->n - j, N_BLOCK), m = smaller(w->i0 + w->m - i, most);
             for (int64_t r = 0; half && p->accumulate && r < m; r++)
                 row_read(w->l, p->cdt, w->c + r * N_BLOCK, p->c, (i + r) * p->ldc + j, n);
             for (int64_t k = 0; k < p->k; k += k_block(w)) multiply_block(w, k, i, m, j, n);

@@ -28,9 +28,24 @@ static const model models[] = {
 
 // ---- an ops table that measures the device's own
 
-typedef enum timed { PRODUCT, ATTENTION, ATTENTION_GRAD, NORM, ROPE, GATE, LOSS, EMBED, ADD, SUMS, CLEAR, UPDATE, KINDS } timed;
-static const char *const timed_name[KINDS] = {"products", "attention", "its gradient", "norms",     "rope",   "swiglu",
-                                              "loss",     "embedding", "adds, copies", "sums",      "zeroing", "adamw"};
+typedef enum timed {
+    PRODUCT,
+    ATTENTION,
+    ATTENTION_GRAD,
+    NORM,
+    ROPE,
+    GATE,
+    LOSS,
+    EMBED,
+    ADD,
+    SUMS,
+    CLEAR,
+    UPDATE,
+    KINDS
+} timed;
+static const char *const timed_name[KINDS] = {"products",     "attention", "its gradient", "norms",
+                                              "rope",         "swiglu",    "loss",         "embedding",
+                                              "adds, copies", "sums",      "zeroing",      "adamw"};
 
 typedef struct meter { // a benchmark may have a global: the table's functions have no other way to it
     const ops *real;
@@ -56,8 +71,8 @@ static void t_embed(device *d, dtype dt, void *y, const void *t, const int32_t *
                     int64_t first, int64_t rows) {
     TIMED(EMBED, embed(d, dt, y, t, id, T, h, first, rows));
 }
-static void t_embed_grad(device *d, dtype dt, float *t, const void *dy, const int32_t *id, int64_t T, int64_t h,
-                         int64_t first, int64_t rows) {
+static void t_embed_grad(device *d, dtype dt, float *t, const void *dy, const int32_t *id, int64_t T,
+                         int64_t h, int64_t first, int64_t rows) {
     TIMED(EMBED, embed_grad(d, dt, t, dy, id, T, h, first, rows));
 }
 static void t_rmsnorm(device *d, dtype dt, void *y, float *rstd, void *sum, const void *x, const void *delta,
@@ -65,7 +80,8 @@ static void t_rmsnorm(device *d, dtype dt, void *y, float *rstd, void *sum, cons
     TIMED(NORM, rmsnorm(d, dt, y, rstd, sum, x, delta, w, T, h, eps));
 }
 static void t_rmsnorm_grad(device *d, dtype dt, void *dx, float *dw, const void *residual, const void *dy,
-                           const void *x, const void *w, const float *rstd, float *partial, int64_t T, int64_t h) {
+                           const void *x, const void *w, const float *rstd, float *partial, int64_t T,
+                           int64_t h) {
     TIMED(NORM, rmsnorm_grad(d, dt, dx, dw, residual, dy, x, w, rstd, partial, T, h));
 }
 static void t_rope(device *d, dtype dt, void *x, int64_t ld, const int32_t *pos, const float *cos,
@@ -75,15 +91,16 @@ static void t_rope(device *d, dtype dt, void *x, int64_t ld, const int32_t *pos,
 static void t_swiglu(device *d, dtype dt, void *y, const void *gu, int64_t T, int64_t f) {
     TIMED(GATE, swiglu(d, dt, y, gu, T, f));
 }
-static void t_swiglu_grad(device *d, dtype dt, void *dgu, const void *dy, const void *gu, int64_t T, int64_t f) {
+static void t_swiglu_grad(device *d, dtype dt, void *dgu, const void *dy, const void *gu, int64_t T,
+                          int64_t f) {
     TIMED(GATE, swiglu_grad(d, dt, dgu, dy, gu, T, f));
 }
-static void t_stats(device *d, float *stats, const float *logits, int64_t ld, const int32_t *targets, int64_t T,
-                    int64_t v, int64_t first) {
+static void t_stats(device *d, float *stats, const float *logits, int64_t ld, const int32_t *targets,
+                    int64_t T, int64_t v, int64_t first) {
     TIMED(LOSS, xent_stats(d, stats, logits, ld, targets, T, v, first));
 }
-static void t_merge(device *d, float *loss, float *lse, const float *stats, int64_t parts, const int32_t *targets,
-                    int64_t T) {
+static void t_merge(device *d, float *loss, float *lse, const float *stats, int64_t parts,
+                    const int32_t *targets, int64_t T) {
     TIMED(LOSS, xent_merge(d, loss, lse, stats, parts, targets, T));
 }
 static void t_xent_grad(device *d, dtype dt, void *grad, const float *logits, int64_t ld, const float *lse,
@@ -126,12 +143,13 @@ typedef struct bench {
 } bench;
 
 static err *make_spec(const model *m, model_spec **out) {
-    json_t *j = json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:b, s:f}", "model_type", "llama", "hidden_size",
-        (json_int_t)m->hidden, "intermediate_size", (json_int_t)m->ffn, "num_hidden_layers", (json_int_t)m->layers,
-        "num_attention_heads", (json_int_t)m->heads, "num_key_value_heads", (json_int_t)m->kv_heads, "vocab_size",
-        (json_int_t)m->vocab, "max_position_embeddings", (json_int_t)m->seq, "rms_norm_eps", 1e-5, "rope_theta", 1e4,
-        "hidden_act", "silu", "tie_word_embeddings", 1, "initializer_range", 0.02);
+    json_t *j =
+        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:b, s:f}", "model_type", "llama",
+                  "hidden_size", (json_int_t)m->hidden, "intermediate_size", (json_int_t)m->ffn,
+                  "num_hidden_layers", (json_int_t)m->layers, "num_attention_heads", (json_int_t)m->heads,
+                  "num_key_value_heads", (json_int_t)m->kv_heads, "vocab_size", (json_int_t)m->vocab,
+                  "max_position_embeddings", (json_int_t)m->seq, "rms_norm_eps", 1e-5, "rope_theta", 1e4,
+                  "hidden_act", "silu", "tie_word_embeddings", 1, "initializer_range", 0.02);
     if (!j) return err_new(ERR_SYSTEM, "no memory for a config");
     err *e = spec_parse(j, m->name, out);
     json_decref(j);
@@ -142,7 +160,8 @@ static err *open_bench(bench *b, int threads) {
     err *e = NULL;
     mesh one;
     const model *m = &b->m;
-    part_shape shape = {.dt = b->dt, .use = PART_TRAIN, .batch = m->batch, .rows = m->seq, .slots = 1, .micro = 1};
+    part_shape shape = {
+        .dt = b->dt, .use = PART_TRAIN, .batch = m->batch, .rows = m->seq, .slots = 1, .micro = 1};
     TRY(make_spec(m, &b->spec));
     TRY(mesh_make(1, 0, 1, 1, &one));
     TRY(depth_identity((int)m->layers, &b->plan));
@@ -193,7 +212,8 @@ static double useful_flop(const bench *b) { // of a token
 
 static err *one_step(bench *b, double *seconds) {
     step_report report;
-    step_options o = {.lr = 1e-4, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip_norm = 1};
+    step_options o = {
+        .lr = 1e-4, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip_norm = 1};
     double start = now();
     err *e = train_step(b->trainer, b->step, b->step + 1, &o, b->rows, false, &report);
     *seconds = now() - start;
@@ -239,10 +259,11 @@ static err *measure(bench *b, double budget) {
     }
     getrusage(RUSAGE_SELF, &used);
     double speed = median(rate, n), spread = (rate[n * 3 / 4] - rate[n / 4]) / 2 / speed;
-    printf("solar %-7s %s %d threads, %lld x %lld tokens: %.1f tokens/s (+- %.1f %%, %d steps), %.1f %% of peak "
-           "(%.1f GFLOP/s), %.1f kB/token\n",
-           b->m.name, b->dt == DT_F32 ? "fp32" : "bf16", c->threads, (long long)b->m.batch, (long long)b->m.seq, speed,
-           100 * spread, n, median(fraction, n), median(peaks, n), (double)used.ru_maxrss / tokens);
+    printf(
+        "solar %-7s %s %d threads, %lld x %lld tokens: %.1f tokens/s (+- %.1f %%, %d steps), %.1f %% of peak "
+        "(%.1f GFLOP/s), %.1f kB/token\n",
+        b->m.name, b->dt == DT_F32 ? "fp32" : "bf16", c->threads, (long long)b->m.batch, (long long)b->m.seq,
+        speed, 100 * spread, n, median(fraction, n), median(peaks, n), (double)used.ru_maxrss / tokens);
     ops table = metered(b->dev->ops);
     b->dev->ops = &table;
     double total = 0, peak = measure_peak(c, b->dt, piece);

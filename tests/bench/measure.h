@@ -50,7 +50,8 @@ enum { CHAINS = 12 };
 #define PEAK_LOOP(vector, step)                                                                              \
     vector acc[CHAINS];                                                                                      \
     memset(acc, 0, sizeof acc);                                                                              \
-    for (int c = 0; c < CHAINS; c++) __asm__ volatile("" : "+" REGISTER(acc[c])); /* not known to be equal */ \
+    for (int c = 0; c < CHAINS; c++)                                                                         \
+        __asm__ volatile("" : "+" REGISTER(acc[c])); /* not known to be equal */                             \
     for (int64_t i = 0; i < rounds; i++) {                                                                   \
         _Pragma("GCC unroll 12") for (int c = 0; c < CHAINS; c++) acc[c] = step;                             \
         __asm__ volatile("" : "+r"(i));                                                                      \
