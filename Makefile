@@ -149,6 +149,11 @@ check-faults: ## 300 runs killed while they save, every failing call, every powe
 check-fresh: ## root and debootstrap: check and demo in a bare Debian 12 (FRESH="check demo")
 	@tests/setup/fresh.sh $(FRESH)
 
+bench: ## measure the training step, files and up-scaling, beside PyTorch and llm.c where installed
+	@tests/setup/install.sh build check
+	@$(MAKE) --no-print-directory program $(BUILD)/tests/bench_train $(BUILD)/tests/bench_io
+	@bash tests/bench/bench.sh $(BUILD)
+
 lint: ## formatting, clang-tidy, function and file length, forbidden flags and words
 	@tests/setup/install.sh build lint
 	@tests/lint/lint.sh $(BUILD)
@@ -239,4 +244,4 @@ $(BUILD)/tidy/%.log: %.c .clang-tidy tests/lint/analyzer.h $(wildcard include/*.
 
 -include $(OBJ:.o=.d) $(TESTBIN:=.d)
 FORCE:
-.PHONY: help demo check check-full check-faults bench-checkpoint check-cluster build setup check-quick check-fresh lint format install clean program testbins unit cuda-note tidy-list FORCE
+.PHONY: help demo bench check check-full check-faults bench-checkpoint check-cluster build setup check-quick check-fresh lint format install clean program testbins unit cuda-note tidy-list FORCE

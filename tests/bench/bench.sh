@@ -52,6 +52,20 @@ fi
 
 T=$(mktemp -d)
 trap 'rm -rf "$T"' EXIT
-echo "upscale against cp"
-"$BUILD/tests/bench_train" --save "$T/base"
-"$BUILD/tests/bench_train" --stream "$T/tokens.h5"
+"$BUILD/tests/bench_io" tokens "$T"
+mkdir "$T/base"
+"$BUILD/tests/bench_io" model "$T/base"
+timed() { # COMMAND...: seconds, files and all on disk
+    local start=$EPOCHREALTIME
+    "$@" >/dev/null && sync "$T"
+    awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN {print b - a}'
+}
+# Copies as many bytes as the deeper model has: 48 of 32 layers are copied.
+for _ in 1 2 3; do
+    up=$(timed "$BUILD/solar" upscale "$T/base" "$T/deep" --m 8)
+    bytes=$(du -sb "$T/deep" | cut -f1)
+    cp=$(timed cp -r "$T/deep" "$T/copy")
+    awk -v n="$bytes" -v u="$up" -v c="$cp" 'BEGIN {
+        printf "upscale of 32 to 48 layers: %.2f GB/s, cp of as many bytes %.2f GB/s\n", n / u / 1e9, n / c / 1e9}'
+    rm -rf "$T/deep" "$T/copy"
+done
