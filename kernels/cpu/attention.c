@@ -75,12 +75,8 @@ static void weigh_row(block *w, int64_t r, int64_t k0, int64_t keys) {
         memset(p, 0, (size_t)keys * 4);
         return;
     }
-    l->scale(p + s.first, w->a->scale, s.end - s.first);
-    float most = l->max(p + s.first, s.end - s.first); // passes over NaN, but the sum does not
-    if (w->most[r] > most) most = w->most[r];
-    memset(p, 0, (size_t)s.first * 4);
-    memset(p + s.end, 0, (size_t)(keys - s.end) * 4);
-    float sum = l->exp_row(p + s.first, p + s.first, most, s.end - s.first);
+    float most = w->most[r], sum = l->weigh(p + s.first, w->a->scale, &most, s.end - s.first);
+    clear_outside(p, s, keys);
     float keep = w->most[r] == most ? 1 : expf(w->most[r] - most);
     w->sum[r] = w->sum[r] * keep + sum;
     w->most[r] = most;

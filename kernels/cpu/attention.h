@@ -24,6 +24,12 @@ static inline span visible(const attention *a, int64_t b, int64_t i, int64_t k0,
     return (span){first > 0 ? first : 0, smaller(i - k0 + 1, keys)};
 }
 
+// Zeroes a row of `keys` outside the span.
+static inline void clear_outside(float *row, span s, int64_t keys) {
+    for (int64_t j = 0; j < s.first; j++) row[j] = 0;
+    for (int64_t j = s.end; j < keys; j++) row[j] = 0;
+}
+
 // Where the head `h` of row i of sequence b starts.
 static inline int64_t head_at(const attention *a, int64_t b, int64_t i, int64_t h, int64_t ld) {
     return (b * a->rows + i) * ld + h * a->head_dim;

@@ -51,14 +51,10 @@ static void grad_row(const back *w, int64_t h, int64_t i, int64_t k0, int64_t ke
     span s = visible(a, w->b, i, k0, keys);
     if (s.first >= s.end) s = (span){0, 0};
     int64_t n = s.end - s.first;
-    memset(p, 0, (size_t)s.first * 4);
-    memset(ds, 0, (size_t)s.first * 4);
-    memset(p + s.end, 0, (size_t)(keys - s.end) * 4);
-    memset(ds + s.end, 0, (size_t)(keys - s.end) * 4);
+    clear_outside(p, s, keys);
+    clear_outside(ds, s, keys);
     p += s.first, ds += s.first;
-    w->l->scale(p, a->scale, n);
-    w->l->scaled_exp(p, p, 1, *statistic(w, a->lse, h, i), n);
-    w->l->softmax_back(ds, p, *statistic(w, a->delta, h, i), a->scale, n);
+    w->l->weigh_back(p, ds, a->scale, *statistic(w, a->lse, h, i), *statistic(w, a->delta, h, i), n);
 }
 
 static bool any_visible(const back *w, int64_t q0, int64_t queries, int64_t k0, int64_t keys) {

@@ -56,11 +56,14 @@ typedef struct lanes {
     void (*add)(float *y, const float *a, const float *b, int64_t n); // y = a + b
     void (*scale)(float *y, float c, int64_t n);                      // y *= c
     float (*dot)(const float *x, const float *y, int64_t n);
-    float (*max)(const float *x, int64_t n);                            // may pass over NaN
-    float (*exp_sum)(const float *x, float shift, int64_t n);           // sum of exp(x - shift)
-    float (*exp_row)(float *y, const float *x, float shift, int64_t n); // as above, y = exp(x - shift)
+    float (*max)(const float *x, int64_t n);                                       // may pass over NaN
+    float (*exp_sum)(const float *x, float shift, int64_t n);                      // sum of exp(x - shift)
     void (*scaled_exp)(float *y, const float *x, float c, float shift, int64_t n); // y = c exp(x - shift)
-    void (*softmax_back)(float *dp, const float *p, float delta, float scale, int64_t n); // p(dp-delta)scale
+    // Scores to weights of attention: *most = the greatest of *most and scale p (may pass over NaN, the sum
+    // does not); p = exp(scale p - *most). Returns the sum of p.
+    float (*weigh)(float *p, float scale, float *most, int64_t n);
+    // Backward: p = exp(scale p - lse), then dp = p (dp - delta) scale
+    void (*weigh_back)(float *p, float *dp, float scale, float lse, float delta, int64_t n);
 
     // y = round(x*rstd) * w; `half`: the rounding is to bf16, else none
     void (*norm)(float *y, const float *x, const float *w, float rstd, bool half, int64_t n);

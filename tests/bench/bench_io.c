@@ -108,7 +108,7 @@ static err *bench_model(const char *dir) {
     if (!j) FAIL(ERR_SYSTEM, "no memory for a config");
     TRY(spec_parse(j, "the benchmark's model", &spec));
     TRY(depth_identity((int)spec->layers, &plan));
-    TRY(layout_make(plan, 1, NULL, &stages));
+    TRY(layout_make(plan, &(layout_shape){.pp = 1, .interleave = 1}, &stages));
     TRY(table_make(spec, plan, stages, &t));
     TRY(spec_save(spec, dir));
     snprintf(path, sizeof path, "%s/model.safetensors", dir);

@@ -160,18 +160,16 @@ static err *open_bench(bench *b, int threads) {
     err *e = NULL;
     mesh one;
     const model *m = &b->m;
-    part_shape shape = {
-        .dt = b->dt, .use = PART_TRAIN, .batch = m->batch, .rows = m->seq, .slots = 1, .micro = 1};
+    part_shape shape = {.dt = b->dt, .use = PART_TRAIN, .batch = m->batch, .rows = m->seq, .micro = 1};
     TRY(make_spec(m, &b->spec));
-    TRY(mesh_make(1, 0, 1, 1, &one));
+    TRY(mesh_make(1, 0, 1, 1, MESH_TDP, &one));
     TRY(depth_identity((int)m->layers, &b->plan));
-    TRY(layout_make(b->plan, 1, NULL, &b->stages));
+    TRY(layout_make(b->plan, &(layout_shape){.pp = 1, .interleave = 1}, &b->stages));
     TRY(table_make(b->spec, b->plan, b->stages, &b->table));
     TRY(cpu_open(threads, &b->dev));
     TRY(comm_open(&one, b->dev, m->kv_heads, true, 60, &b->comm));
     TRY(part_make(b->spec, b->plan, b->stages, b->table, &one, &shape, b->dev, &b->part));
     TRY(weights_random(b->part, 1));
-    b->dev->ops->zero(b->dev, b->part->mem.base[MEM_OPTIM], 0);
     for (int i = 0; i < b->part->weights; i++) {
         const weight *w = &b->part->weight[i];
         memset(w->m, 0, (size_t)w->n * 4);
@@ -215,7 +213,7 @@ static err *one_step(bench *b, double *seconds) {
     step_options o = {
         .lr = 1e-4, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip_norm = 1};
     double start = now();
-    err *e = train_step(b->trainer, b->step, b->step + 1, &o, b->rows, false, &report);
+    err *e = train_step(b->trainer, b->step, b->step + 1, &o, b->rows, 0, &report);
     *seconds = now() - start;
     b->step++;
     if (!e && !isfinite(report.loss)) return err_new(ERR_NUMERIC, "the loss is %g", report.loss);
