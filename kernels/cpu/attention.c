@@ -41,7 +41,7 @@ void attention_mix(const lanes *l, const attention *a, const float *at, int64_t 
                    const float *rows, int64_t m, int64_t k, float *c) {
     int64_t width = attention_width(a);
     l->multiply(&(tile){.m = m,
-                        .n = width,
+                        .n = round_up(a->head_dim, PANEL / 2),
                         .k = k,
                         .a = at,
                         .a_strip = l->strip * a_row,

@@ -43,7 +43,7 @@ void attention_panels(const lanes *l, const attention *a, const float *rows, int
 // C[m, count] = rows[m, head_dim] * panels, C rows BLOCK apart.
 void attention_scores(const lanes *l, const attention *a, const float *rows, const float *panels, int64_t m,
                       int64_t count, float *c);
-// C[m, width] += A[m, k] * rows[k, width]; A(i,p) at at[i*a_row + p*a_col], C rows `width` apart.
+// C[m, head_dim] += A[m, k] * rows[k, width]; A(i,p) at at[i*a_row + p*a_col], C rows `width` apart.
 void attention_mix(const lanes *l, const attention *a, const float *at, int64_t a_row, int64_t a_col,
                    const float *rows, int64_t m, int64_t k, float *c);
 

@@ -224,7 +224,7 @@ static err *one_step(bench *b, double *seconds) {
 
 enum { MOST = 2000 };
 
-static void print_parts(const bench *b, double step, double peak) {
+static void print_parts(double step, double peak) {
     double rest = step;
     printf("  of the step: products %.1f %% at %.1f %% of peak", 100 * meters.spent[PRODUCT] / step,
            1e-7 * meters.flop / meters.spent[PRODUCT] / peak);
@@ -234,7 +234,6 @@ static void print_parts(const bench *b, double step, double peak) {
         if (k != PRODUCT && share >= 0.5) printf(", %s %.1f", timed_name[k], share);
     }
     printf(", rest %.1f\n", 100 * rest / step);
-    (void)b;
 }
 
 // Median of the steps' speeds, and their spread: half the distance between the quartiles.
@@ -265,9 +264,12 @@ static err *measure(bench *b, double budget) {
     ops table = metered(b->dev->ops);
     b->dev->ops = &table;
     double total = 0, peak = measure_peak(c, b->dt, piece);
-    for (int i = 0; i < 1 + n / 10 && !e; i++, total += seconds) e = one_step(b, &seconds);
+    for (int i = 0; i < 1 + n / 10 && !e; i++) {
+        e = one_step(b, &seconds);
+        total += seconds;
+    }
     b->dev->ops = meters.real;
-    if (!e) print_parts(b, total, peak);
+    if (!e) print_parts(total, peak);
 done:
     return e;
 }
