@@ -30,6 +30,8 @@ int32_t tokenizer_bos(const tokenizer *t); // -1: none
 int32_t tokenizer_eos(const tokenizer *t);
 const char *tokenizer_name(const tokenizer *t);   // file name, or "bytes"
 const char *tokenizer_sha256(const tokenizer *t); // of the model file; "" for bytes
+// The same of a model directory's tokenizer.model, without opening it; "" when there is none.
+err *tokenizer_file_sha256(const char *dir, char out[65]);
 // Trains a SentencePiece BPE model with byte fallback (ids 0 unk, 1 bos, 2 eos) on the text of `input`
 // (one sentence a line, at most 1 MiB each) into `output` (tokenizer.model). Equal text and vocabulary
 // size give the same bytes.

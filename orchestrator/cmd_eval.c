@@ -17,7 +17,7 @@ typedef struct args {
     int64_t docs, max_tokens, seq_len, samples, pipeline, tensor, threads;
     depth_ask depth;
     double timeout;
-    bool json, no_bos, mask_documents;
+    bool json, no_bos, mask_documents, allow_mismatch;
 } args;
 
 typedef struct result {
@@ -170,8 +170,13 @@ static err *eval_tokens(const args *a, const char *dir, const world *w, engine *
     valid_set *v = NULL;
     source_config src = {.name = "tokens", .files = (char *)a->tokens, .weight = 1, .samples = a->samples};
     engine_options o = options_of(a, dir, a->seq_len);
+    char sha256[65];
     TRY(engine_open(&o, w, g));
-    stream_check check = {.vocab = g->b.spec->vocab, .mark_documents = a->mask_documents};
+    TRY(comm_agree(g->c, tokenizer_file_sha256(dir, sha256)));
+    stream_check check = {.vocab = g->b.spec->vocab,
+                          .tokenizer_sha256 = sha256,
+                          .allow_mismatch = a->allow_mismatch,
+                          .mark_documents = a->mask_documents};
     TRY(comm_agree(g->c, valid_open(&src, a->seq_len, &check, &v)));
     TRY(score_samples(g, v, a->seq_len, r));
 done:
@@ -234,6 +239,8 @@ static int run_eval(int argc, char **argv) {
          1e12},
         {"mask-documents", OPT_FLAG, &a.mask_documents, NULL,
          "with --tokens: keep the documents of a sample apart, as data.mask_documents", 0, 0},
+        {"allow-tokenizer-mismatch", OPT_FLAG, &a.allow_mismatch, NULL,
+         "with --tokens: although another tokenizer made them", 0, 0},
         DEPTH_OPTIONS(a.depth),
         {"tokenizer", OPT_STRING, &a.tokenizer, "PATH", "tokenizer.model or `bytes` (default: the model's)",
          0, 0},
@@ -274,10 +281,9 @@ const command cmd_eval = {
         "Mean negative log-likelihood per predicted token, in nats. With --text every document is scored "
         "alone:\n"
         "BOS and its first --max-tokens tokens. With --tokens samples of --seq-len tokens are scored as in\n"
-        "training. The options of depth (--m to --insert-init) deepen the model in memory; nothing is "
-        "written. Under mpirun the model "
-        "is\n"
-        "split into --pipeline x --tensor parts and the data over the ranks that are left.",
+        "training. The options of depth (--m to --insert-init) deepen the model in memory; nothing is\n"
+        "written. Under mpirun the model is split into --pipeline x --tensor parts and the data over the\n"
+        "ranks that are left.",
     .examples =
         "  solar eval models/base --text valid.jsonl --docs 60 --max-tokens 256\n"
         "  solar eval models/base --layers 0-23,8-31 --text valid.jsonl --json\n"

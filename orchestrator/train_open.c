@@ -13,6 +13,7 @@
 #include "log.h"
 #include "lr.h"
 #include "plan.h"
+#include "tokenizer.h"
 #include "train.h"
 
 // ---- mesh, device, communicators
@@ -72,17 +73,10 @@ done:
 
 // ---- data
 
-static err *tokenizer_hash(training *t) {
-    char *path = path_join(t->cfg->model.base, "tokenizer.model");
-    err *e = path_exists(path) ? sha256_file(path, t->tokenizer_sha256) : NULL;
-    free(path);
-    return e;
-}
-
 static err *open_data(training *t) {
     err *e = NULL;
     const config *c = t->cfg;
-    TRY(tokenizer_hash(t));
+    TRY(tokenizer_file_sha256(c->model.base, t->tokenizer_sha256));
     stream_check check = {.vocab = t->b.spec->vocab,
                           .tokenizer_sha256 = *t->tokenizer_sha256 ? t->tokenizer_sha256 : NULL,
                           .allow_mismatch = c->data.allow_tokenizer_mismatch,

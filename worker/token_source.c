@@ -52,13 +52,15 @@ static err *check_file(const token_source *s, const tokens_file *f, const stream
         return err_new(
             ERR_INPUT,
             "%s: made with the tokenizer %s, SHA-256 %s, the model's is %s; tokenize the text again, or "
-            "set data.allow_tokenizer_mismatch if you know them to be the same vocabulary",
+            "allow it (data.allow_tokenizer_mismatch, --allow-tokenizer-mismatch) if you know them to be the "
+            "same vocabulary",
             tokens_path(f), info->tokenizer, describe(info), model);
     if (strcmp(first->sha256, info->sha256) != 0)
         return err_new(
             ERR_INPUT,
-            "%s: made with the tokenizer %s, SHA-256 %s, but %s with %s, %s; tokenize them alike, or set "
-            "data.allow_tokenizer_mismatch if you know them to be the same vocabulary",
+            "%s: made with the tokenizer %s, SHA-256 %s, but %s with %s, %s; tokenize them alike, or "
+            "allow it (data.allow_tokenizer_mismatch, --allow-tokenizer-mismatch) if you know them to be the "
+            "same vocabulary",
             tokens_path(f), info->tokenizer, describe(info), tokens_path(s->file[0]), first->tokenizer,
             describe(first));
     return NULL;

@@ -172,6 +172,14 @@ int32_t tokenizer_eos(const tokenizer *t) { return t->sp ? sp_eos(t->sp) : BYTES
 const char *tokenizer_name(const tokenizer *t) { return t->sp ? t->name : "bytes"; }
 const char *tokenizer_sha256(const tokenizer *t) { return t->sha256; }
 
+err *tokenizer_file_sha256(const char *dir, char out[65]) {
+    char *path = path_join(dir, "tokenizer.model");
+    out[0] = 0;
+    err *e = path_exists(path) ? sha256_file(path, out) : NULL;
+    free(path);
+    return e;
+}
+
 err *tokenizer_train(const char *input, const char *output, int vocab) {
     err *e = NULL;
     void *proto = NULL;

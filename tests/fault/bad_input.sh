@@ -382,6 +382,9 @@ model_use() {
     bad "eval: tokenizer that the model lacks" 4 'tokenizer.model' eval M --text text.jsonl
     bad "eval: no such text" 4 'none.jsonl' eval M --text none.jsonl --tokenizer bytes
     bad "eval: token file that is none" 4 'text.jsonl' eval M --tokens text.jsonl
+    mkdir -p T && cp M/* T/ && echo x >T/tokenizer.model
+    bad "eval: tokens of another tokenizer" 4 'made with the tokenizer bytes' eval T --tokens good.h5 --seq-len 8
+    good "eval: such tokens, allowed" eval T --tokens good.h5 --seq-len 8 --allow-tokenizer-mismatch
     bad "eval: unknown precision" 2 'precision' eval M --text text.jsonl --tokenizer bytes --precision fp8
     bad "eval: mesh without its ranks" 3 '' eval M --text text.jsonl --tokenizer bytes --pipeline 2
     model V 's/258/100/; s/, "bos_token_id.*257//'
