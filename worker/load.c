@@ -37,11 +37,12 @@ static int64_t place_rows(const want *w, const stored *t, int64_t at, int64_t n,
     return place_run(&flat, 0, t->row0 * t->cols + at, n, t->dt, data);
 }
 
-static void place(void *context, const range *r, const char *data, size_t bytes) {
+static void place(void *context, const range *r, size_t from, const char *data, size_t bytes) {
     loading *l = context;
     const stored *t = (const stored *)(const void *)r->in; // its first member
     size_t element = dtype_size(t->dt);
-    int64_t at = t->at + (int64_t)(r->at / element), end = at + (int64_t)(bytes / element), placed = 0;
+    int64_t at = t->at + (int64_t)((r->at + from) / element), end = at + (int64_t)(bytes / element),
+            placed = 0;
     if (whole_rows(l->w, t)) {
         placed = place_rows(l->w, t, at, end - at, data);
         at = end;

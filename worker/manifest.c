@@ -44,7 +44,7 @@ done:
 
 err *manifest_write(const char *dir, json_t *written, json_t *entries) {
     err *e = NULL;
-    char sum[34], *path = path_join(dir, "solar/manifest.json"),
+    char sum[33], *path = path_join(dir, "solar/manifest.json"),
                   *sum_path = path_join(dir, "solar/manifest.xxh3");
     json_t *doc =
         json_pack("{s:i, s:O, s:O}", "format_version", MANIFEST_FORMAT, "written", written, "files", entries);
@@ -52,7 +52,8 @@ err *manifest_write(const char *dir, json_t *written, json_t *entries) {
     if (!text) FAIL(ERR_SYSTEM, "out of memory for the manifest");
     sum_hex(text, strlen(text), sum);
     TRY(write_file_atomic(path, text, strlen(text)));
-    TRY(write_file_atomic(sum_path, strcat(sum, "\n"), 33));
+    sum[32] = '\n';
+    TRY(write_file_atomic(sum_path, sum, 33));
 done:
     json_decref(doc);
     free(text);

@@ -75,11 +75,12 @@ typedef struct range {
     const region *in;
     uint64_t at; // in the region, a multiple of RANGE
 } range;
-// Reads and checks n ranges with `threads` threads and hands each to `use` (NULL: only checks), in any order
-// and from any of the threads. ERR_MISMATCH: damaged; ERR_INPUT: a file is missing; ERR_SYSTEM: could not be
-// told.
-err *manifest_read(manifest *m, const range *list, int64_t n, int threads,
-                   void (*use)(void *context, const range *r, const char *data, size_t bytes), void *context);
+// `bytes` bytes from byte `at` of a range on. Several threads call it at once, each for other ranges.
+typedef void (*range_use)(void *context, const range *r, size_t at, const char *data, size_t bytes);
+// Reads and checks n ranges with `threads` threads and hands them to `use` (NULL: only checks), in any order,
+// portion by portion. Only when NULL is returned was what was handed on whole. ERR_MISMATCH: damaged;
+// ERR_INPUT: a file is missing; ERR_SYSTEM: could not be told.
+err *manifest_read(manifest *m, const range *list, int64_t n, int threads, range_use use, void *context);
 
 enum { CHECK_PAPERS = 1, CHECK_TENSORS = 2 };
 // Checks ranges rank, rank+world, ... of headers and plain files, of tensors, or of both, and the sizes of

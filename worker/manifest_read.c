@@ -1,12 +1,15 @@
 // Reading and checking what a manifest describes, range by range, several threads at a time.
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include <xxhash.h>
+
 #include "fsutil.h"
 #include "manifest.h"
 
-enum { MOST_OPEN = 200 }; // files at a time
+enum { MOST_OPEN = 200, PORTION = 256 << 10 }; // files at a time; bytes
 
 static void close_all(manifest *m) {
     for (int i = 0; i < m->files; i++) {
@@ -25,50 +28,67 @@ static err *open_file(manifest_file *f) {
     return e;
 }
 
+typedef struct range_reader { // one thread's
+    char *data;               // [PORTION]
+    XXH3_state_t *sum;
+    range_use use;
+    void *context;
+} range_reader;
+
 static size_t range_bytes(const range *r) {
     return r->in->bytes - r->at < RANGE ? (size_t)(r->in->bytes - r->at) : RANGE;
 }
 
-static err *read_range(const manifest *m, const range *r, char *data) {
+static err *damaged(const manifest_file *f, const range *r, const char *sum) {
+    uint64_t first = r->in->offset + r->at;
+    return err_new(ERR_MISMATCH,
+                   "%s is damaged: bytes %llu to %llu of %s have checksum %s, the manifest says %.32s",
+                   f->path, (unsigned long long)first, (unsigned long long)(first + range_bytes(r) - 1),
+                   r->in->what, sum, r->in->sums + r->at / RANGE * 32);
+}
+
+// In portions that stay in a core's cache from the disk to where they go. They are handed on before the range
+// is known to be whole: who loads a damaged checkpoint throws all of it away.
+static err *read_range(const manifest *m, const range *r, range_reader *reader) {
     const manifest_file *f = &m->file[r->in->file];
     size_t bytes = range_bytes(r);
     char sum[33];
-    err *e = pread_all(f->fd, data, bytes, r->in->offset + r->at, f->path);
-    if (e) return e;
-    sum_hex(data, bytes, sum);
-    if (memcmp(sum, r->in->sums + r->at / RANGE * 32, 32) == 0) return NULL;
-    return err_new(ERR_MISMATCH,
-                   "%s is damaged: bytes %llu to %llu of %s have checksum %s, the manifest says %.32s",
-                   f->path, (unsigned long long)(r->in->offset + r->at),
-                   (unsigned long long)(r->in->offset + r->at + bytes - 1), r->in->what, sum,
-                   r->in->sums + r->at / RANGE * 32);
+    XXH3_128bits_reset(reader->sum);
+    for (size_t at = 0, n; at < bytes; at += n) {
+        n = bytes - at < PORTION ? bytes - at : PORTION;
+        err *e = pread_all(f->fd, reader->data, n, r->in->offset + r->at + at, f->path);
+        if (e) return e;
+        XXH3_128bits_update(reader->sum, reader->data, n);
+        if (reader->use) reader->use(reader->context, r, at, reader->data, n);
+    }
+    XXH128_hash_t h = XXH3_128bits_digest(reader->sum);
+    snprintf(sum, sizeof sum, "%016llx%016llx", (unsigned long long)h.high64, (unsigned long long)h.low64);
+    return memcmp(sum, r->in->sums + r->at / RANGE * 32, 32) == 0 ? NULL : damaged(f, r, sum);
 }
 
 // The ranges list[0..n-1], whose files are open.
-static err *read_batch(const manifest *m, const range *list, int64_t n, int threads,
-                       void (*use)(void *, const range *, const char *, size_t), void *context) {
+static err *read_batch(const manifest *m, const range *list, int64_t n, int threads, range_use use,
+                       void *context) {
     err *e = NULL;
     if (n < threads) threads = n > 0 ? (int)n : 1;
 #pragma omp parallel num_threads(threads)
     {
-        char *data = malloc(RANGE);
+        range_reader r = {.data = malloc(PORTION), .sum = XXH3_createState(), .use = use, .context = context};
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < n; i++) {
-            err *mine =
-                data ? read_range(m, &list[i], data) : err_new(ERR_SYSTEM, "out of memory for reading");
-            if (!mine && use) use(context, &list[i], data, range_bytes(&list[i]));
+            err *mine = r.data && r.sum ? read_range(m, &list[i], &r)
+                                        : err_new(ERR_SYSTEM, "out of memory for reading");
             if (!mine) continue;
 #pragma omp critical
             e = err_first(e, mine);
         }
-        free(data);
+        free(r.data);
+        XXH3_freeState(r.sum);
     }
     return e;
 }
 
-err *manifest_read(manifest *m, const range *list, int64_t n, int threads,
-                   void (*use)(void *context, const range *r, const char *data, size_t bytes),
-                   void *context) {
+err *manifest_read(manifest *m, const range *list, int64_t n, int threads, range_use use, void *context) {
     err *e = NULL;
     for (int64_t done = 0, end; !e && done < n; done = end) {
         int opened = 0;

@@ -21,6 +21,7 @@ alone() { # RUN STEPS [VARIABLE=VALUE]...: without a launcher, so that what is p
     env "$@" "$SOLAR" train "$T/c.yaml" --set run.dir="$run" "${sets[@]}" --set train.steps="$steps" >"$run.log" 2>&1 </dev/null
 }
 shim=(LD_PRELOAD="$BUILD/tests/disk_shim.so")
+# shellcheck disable=SC2034 # it is lib.sh that counts
 grep -q __asan "$SOLAR" && { skipped=1; echo "skip disk: a sanitizer's library must be the first to be loaded"; result; exit; }
 
 alone "$T/clean" 2 || { say "$T/clean"; bad "no clean run"; result; exit 1; }

@@ -48,7 +48,7 @@ begin
 for _ in 1 2; do kill -TERM $(ranks_of); sleep 0.02; done
 wait $pid
 status=$?
-[ $status -eq 75 ] && [ "$(ls "$run/checkpoints" | wc -l)" -eq 1 ] && [ ! -e "$run/reports/"*/rank* ] && ok "SIGTERM to all ranks, twice: exit status 75" || { say "$run"; bad "SIGTERM to all ranks: exit status $status"; }
+[ $status -eq 75 ] && [ "$(ls "$run/checkpoints" | wc -l)" -eq 1 ] && [ -z "$(find "$run" -name 'rank-*.txt')" ] && ok "SIGTERM to all ranks, twice: exit status 75" || { say "$run"; bad "SIGTERM to all ranks: exit status $status"; }
 
 # Not a number in the base: bytes of the last tensor.
 mkdir "$T/nan" && cp "$T/base-m/latest/config.json" "$T/base-m/latest/model.safetensors" "$T/nan/"

@@ -19,6 +19,7 @@ alone() { # RUN LOG STEPS [VARIABLE=VALUE]... [-- OPTION...]
     shift
     env "${vars[@]}" "$SOLAR" train "$T/c.yaml" --set run.dir="$run" "${sets[@]}" --set train.steps="$steps" "$@" >"$log" 2>&1 </dev/null
 }
+# shellcheck disable=SC2034 # it is lib.sh that counts
 grep -q __asan "$SOLAR" && { skipped=1; echo "skip two lives: a sanitizer's library must be the first to be loaded"; result; exit; }
 shim=(LD_PRELOAD="$BUILD/tests/disk_shim.so" DISK_ROOT="$T/run")
 run="$T/run"
@@ -36,11 +37,11 @@ for call in 'mkdir .*/step-00000002 ' 'create .*/step-00000002/model' 'sync .*/s
     alone "$run" "$T/older.txt" 2000 "${shim[@]}" "${job[@]}" DISK_FAIL="$at:-1" &
     pid=$!
     for _ in $(seq 400); do stopped && break; sleep 0.02; done
-    stopped || { bad "$call: the older life did not stop"; kill -KILL $(older); continue; }
+    stopped || { bad "$call: the older life did not stop"; kill -KILL "$(older)"; continue; }
     alone "$run" "$T/newer.txt" 3 "${job[@]}"
     status=$?
     before=$(cd "$run" && find . -type f ! -name 'lives.jsonl' ! -name '.*' -exec sha256sum {} + | sort; readlink latest)
-    kill -CONT $(older)
+    kill -CONT "$(older)"
     wait $pid
     ended=$?
     after=$(cd "$run" && find . -type f ! -name 'lives.jsonl' ! -name '.*' -exec sha256sum {} + | sort; readlink latest)
