@@ -19,9 +19,9 @@ typedef struct machine {
 // ERR_CONFIG. Not collective.
 err *machine_load(const char *file, const char *name, machine *out);
 
-// Seconds of one operation: arithmetic or memory, whichever takes longer, and its launch. `m` is a machine:
+// Seconds of one operation: arithmetic or memory, whichever takes longer, and its launch. `of` is a machine:
 // the trace_rate of a trace.
-double machine_seconds(const void *m, const op_cost *c);
+double machine_seconds(const void *of, const op_cost *c);
 // Seconds of a message from rank to rank until it is there, and until the sender can send the next.
 double machine_message(const machine *m, int from, int to, double bytes, double *next);
 // Seconds of a collective of the ranks of `kind`'s group around the rank at `at`, who sends `bytes` in it.

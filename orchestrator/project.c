@@ -46,7 +46,8 @@ static void take_work(projection *p) {
         p->fullest = fmax(p->fullest, arena_bytes(&p->t[i]));
         for (int k = 0; k < OP_KINDS; k++) flop += p->t[i].cost[k].flop;
     }
-    p->flop_done = flop * m->dp * (m->tp / p->tensors) / (double)p->step_tokens;
+    int alike = m->tp / p->tensors;
+    p->flop_done = flop * m->dp * alike / (double)p->step_tokens;
 }
 
 static void take_speed(projection *p) {

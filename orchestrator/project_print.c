@@ -21,7 +21,8 @@ static void print_traffic(FILE *out, const projection *p) {
             if (s->bytes > top->sent[k].bytes) top = &p->t[i];
         }
         if (messages == 0) continue;
-        double copies = m->dp * (m->tp / p->tensors);
+        int alike = m->dp * (m->tp / p->tensors);
+        double copies = alike;
         format_bytes(most, (double)top->sent[k].bytes);
         format_bytes(all, bytes * copies);
         fprintf(out, "messages  %-14s stage %d tensor %d sends most: %llu, %s; all ranks: %.0f, %s\n",

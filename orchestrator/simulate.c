@@ -250,7 +250,7 @@ static double busy(const world_model *wm, const walker *w, const trace_event *e)
 }
 
 static void take_actions(const walker *w, trace_action *out) {
-    for (int i = 0; i < w->t->actions; i++) {
+    for (int i = 0; out && i < w->t->actions; i++) {
         const trace_action *a = &w->t->action[i];
         out[i] = *a;
         out[i].start = w->done[(int)a->start];
@@ -261,11 +261,13 @@ static void take_actions(const walker *w, trace_action *out) {
 static void find_pipeline(const simulation *s, const trace *t, double *from, double *to) {
     *from = INFINITY;
     *to = 0;
-    for (int r = 0; r < s->ranks; r++)
-        for (int i = 0; i < t[r].actions; i++) {
-            *from = fmin(*from, s->action[r][i].start);
-            *to = fmax(*to, s->action[r][i].end);
+    for (int r = 0; r < s->ranks; r++) {
+        const trace_action *a = s->action[r];
+        for (int i = 0; a && i < t[r].actions; i++) {
+            *from = fmin(*from, a[i].start);
+            *to = fmax(*to, a[i].end);
         }
+    }
 }
 
 static void summarize(const world_model *wm, const trace *t, simulation *out) {
