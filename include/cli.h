@@ -43,6 +43,6 @@ int cli_finish(const char *command_name, err *e);
 
 // The commands, each in orchestrator/cmd_NAME.c
 extern const command cmd_plan, cmd_upscale, cmd_verify, cmd_tokenize, cmd_data, cmd_train, cmd_eval,
-    cmd_generate, cmd_inspect, cmd_config, cmd_status, cmd_preflight;
+    cmd_generate, cmd_inspect, cmd_config, cmd_status, cmd_preflight, cmd_sweep;
 
 #endif

@@ -12,8 +12,8 @@
 #endif
 
 static const command *const commands[] = {
-    &cmd_plan, &cmd_upscale,  &cmd_verify,  &cmd_tokenize, &cmd_data,   &cmd_train,
-    &cmd_eval, &cmd_generate, &cmd_inspect, &cmd_config,   &cmd_status, &cmd_preflight,
+    &cmd_plan,     &cmd_upscale, &cmd_verify, &cmd_tokenize, &cmd_data,      &cmd_train, &cmd_eval,
+    &cmd_generate, &cmd_inspect, &cmd_config, &cmd_status,   &cmd_preflight, &cmd_sweep,
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 

@@ -153,13 +153,18 @@ static run_phase phase_of(const char *dir, const run_status *s) {
     return code == 0 ? RUN_DONE : code == ERR_RESUME ? RUN_STOPPED : RUN_FAILED;
 }
 
-// Lives of the job that began with the newest checkpoint of now, the last of them without a gap.
+// Lives of the last job that began with the newest checkpoint of now, without a gap. A job submitted anew starts
+// from none.
 static int64_t idle_lives(const run_status *s) {
     int64_t idle = 0, now = s->checkpoint < 0 ? 0 : s->checkpoint;
+    const char *job = NULL;
     for (size_t i = json_array_size(s->events); i-- > 0;) {
         const json_t *o = json_array_get(s->events, i);
         if (!is_event(o, "job")) continue;
-        if (int_of(o, "checkpoint", -1) != now) break;
+        const char *of = text_of(o, "job");
+        if (!of) of = "";
+        if (int_of(o, "checkpoint", -1) != now || (job && strcmp(job, of) != 0)) break;
+        job = of;
         idle++;
     }
     return idle;

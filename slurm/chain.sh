@@ -164,8 +164,68 @@ pass_on() {
     kill -"$1" "$child" 2>/dev/null
 }
 
+# A node that lost its power keeps the socket of the step it was running, and refuses a step of the same number when the
+# job comes back to it (Slurm's PMIx plugin: "Address already in use"). Every life numbers its steps differently.
+skip_step_numbers() {
+    local i
+    for ((i = 0; i < ${SLURM_RESTART_COUNT:-0} % 8; i++)); do srun --mpi=none -N 1 -n 1 true >/dev/null 2>&1; done
+}
+
 chain_run() {
     local word
+    skip_step_numbers
+    set_network
+    read_deadline
+    export SOLAR_RANKS=$SLURM_NTASKS # compared with what MPI sees
+    log_from=$(stat -L -c %s /proc/$$/fd/1 2>/dev/null || echo 0)
+    launch all "$@" &
+    child=$!
+    for word in TERM INT HUP USR1; do trap 'pass_on USR1' $word; done
+    trap 'pass_on USR2' USR2
+    while :; do # a signal ends the wait, not the child
+        wait $child
+        status=$?
+        kill -0 $child 2>/dev/null || break
+    done
+    wait $child 2>/dev/null # it may have ended between the two; 127: its status was taken already
+    word=$?
+    [ $word -eq 127 ] || status=$word
+    settle_status
+}
+
+# What the launcher says is not the last word: it kills ranks that are ending well when others ended with 75 before
+# them, and has been seen to return 0 from a step that never started.
+settle_status() {
+    local said
+    said=$(ask state)
+    if ! ended_by_itself; then said=cut; fi
+    case $status-$said in
+    0-done) ;;
+    0-*) say "the launcher returned 0, but the run is not done"; status=1 ;;
+    *-stopped*) status=75 ;;
+    esac
+}
+
+# Did the program write its last word in this life?
+ended_by_itself() { tail -n 1 "$run/lives.jsonl" | grep -q '"event":"end"'; }
+
+# Every signal that asks a job to end is passed to the ranks as USR1: they save and end with 75. USR2 asks them to
+# save and go on.
+pass_on() {
+    say "signal for the ranks: $1, $(date)"
+    kill -"$1" "$child" 2>/dev/null
+}
+
+# A node that lost its power keeps the socket of the step it was running, and refuses a step of the same number when the
+# job comes back to it (Slurm's PMIx plugin: "Address already in use"). Every life numbers its steps differently.
+skip_step_numbers() {
+    local i
+    for ((i = 0; i < ${SLURM_RESTART_COUNT:-0} % 8; i++)); do srun --mpi=none -N 1 -n 1 true >/dev/null 2>&1; done
+}
+
+chain_run() {
+    local word
+    skip_step_numbers
     set_network
     read_deadline
     export SOLAR_RANKS=$SLURM_NTASKS # compared with what MPI sees
@@ -190,6 +250,15 @@ chain_run() {
 
 # What this life has written to the log of the job.
 life_log() { tail -c "+$((log_from + 1))" "/proc/$$/fd/1" 2>/dev/null; }
+
+# The node on which ranks could not be started: "srun: error: tasks 8-15 launch failed", and ranks fill one node after
+# the other.
+node_of_failed_launch() {
+    local task each
+    task=$(life_log | sed -n 's/^srun: error: tasks\{0,1\} \([0-9]*\).* launch failed: .*/\1/p' | head -n 1)
+    each=$((SLURM_NTASKS / SLURM_JOB_NUM_NODES))
+    [ -z "$task" ] || echo "$(nodes_of "$SLURM_JOB_NODELIST" | sed -n "$((task / each + 1))p") launch failed"
+}
 
 # The node whose rank was the first to be killed, unless somebody cancelled the step.
 node_of_first_death() {
@@ -221,10 +290,11 @@ blame_for_crash() {
         note death node "$node" why "does not answer"
     done
     [ -z "$silent" ] || return 0
-    read -r node why <<<"$(node_of_first_death)"
+    read -r node why <<<"$(node_of_failed_launch)"
+    [ -n "$node" ] || read -r node why <<<"$(node_of_first_death)"
     [ -n "$node" ] || return 0
-    say "the first rank to die was on node $node ($why)"
-    note death node "$node" why "a rank ended by itself: $why"
+    say "the trouble began on node $node ($why)"
+    note death node "$node" why "the first rank to fail: $why"
 }
 
 # Back into the queue, off the nodes that are left out. A job that was cancelled or preempted is not RUNNING any

@@ -56,7 +56,7 @@ happens "preempted" 90 preempt
 happens "requeued by hand" 60 on_head scontrol requeue "$job"
 set_down() { down=$(other_host); on_head scontrol update nodename="$down" state=down reason=test; }
 happens "node set down" 90 set_down
-on_head scontrol update nodename="$down" state=resume
+on_head scontrol update nodename="$down" state=resume 2>/dev/null # or it has come back by itself
 cut_power() { down=$1; host_off "$(number "$down")"; }
 happens "power cut of a host" 120 cut_power "$(other_host)"
 host_on "$(number "$down")"

@@ -45,6 +45,8 @@ expect "no idle life" '^0$' --print idle
 event '"job","checkpoint":3'
 for _ in 1 2 3; do event "\"job\",\"checkpoint\":$at"; done
 expect "idle lives since the checkpoint moved" '^3$' --print idle
+event "\"job\",\"job\":\"2\",\"checkpoint\":$at"
+expect "a job submitted anew starts from none" '^1$' --print idle
 event '"death","node":"n1","why":"gone"'
 event '"unfit","node":"n2","why":"disk 1 MB/s"'
 expect "one death is not enough" '^n2$' --print left-out
