@@ -36,6 +36,8 @@ static err *plan_m(int n, int64_t m, donors *out) {
     return e;
 }
 
+static const layout_shape whole = {.pp = 1, .interleave = 1}; // only sizes are asked for
+
 static uint64_t mix(uint64_t x) { // splitmix64 (Steele, Lea, Flood 2014)
     x += 0x9e3779b97f4a7c15;
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
@@ -106,7 +108,7 @@ static err *measure(const sweep *s, cell *c, const char *model) {
     err *e = NULL;
     blueprint b = {.base = NULL};
     depth_ask ask = {.m = -1, .layers = c->layers};
-    TRY(blueprint_make(model, &ask, 1, NULL, &b));
+    TRY(blueprint_make(model, &ask, &whole, &b));
     c->parameters = spec_parameters(b.spec);
     c->flop = 6.0 * (double)c->parameters + 12.0 * (double)b.spec->layers *
                                                 (double)(b.spec->heads * b.spec->head_dim) *
@@ -206,7 +208,7 @@ static err *base_layers(const sweep *s, int i, donors *cut, donors *own) {
     err *e = NULL;
     blueprint b = {.base = NULL};
     depth_ask none = {.m = -1};
-    TRY(blueprint_make(s->base[i].model, &none, 1, NULL, &b));
+    TRY(blueprint_make(s->base[i].model, &none, &whole, &b));
     int n = b.base->layers;
     TRY(s->base[i].layers ? plan_ranges(n, s->base[i].layers, cut) : plan_m(n, 0, cut));
     if (!s->base[i].layers) cut->count = n;
