@@ -114,7 +114,7 @@ static void read_gpus(node_facts *f) {
             snprintf(f->gpu_fault, sizeof f->gpu_fault, "nvidia-smi: %.100s", line);
             continue;
         }
-        if (strtol(ecc, NULL, 10) > 0)
+        if (strtol(ecc, NULL, 10) > 0 && !*f->gpu_fault)
             snprintf(f->gpu_fault, sizeof f->gpu_fault, "GPU %d has %.20s uncorrected memory errors", count,
                      ecc);
         snprintf(line, sizeof line, "%s, %ld MiB", name, mib);

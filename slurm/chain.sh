@@ -106,7 +106,7 @@ left_out_fits() {
 # When Slurm restarted the job by itself it knew nothing of them.
 avoid_left_out() {
     local out mine
-    out=$(ask left-out)
+    out=$(ask "left-out")
     [ -n "$out" ] || return 0
     mine=$(nodes_of "$SLURM_JOB_NODELIST" | grep -xF "$(tr ',' '\n' <<<"$out")") || return 0
     say "node(s) left out of this run are in the job again:" $mine
@@ -198,7 +198,7 @@ chain_run() {
 settle_status() {
     local said
     said=$(ask state)
-    if ! ended_by_itself; then said=cut; fi
+    if ! ended_by_itself; then said="cut"; fi
     case $status-$said in
     0-done) ;;
     0-*) say "the launcher returned 0, but the run is not done"; status=1 ;;
@@ -301,12 +301,14 @@ blame_for_crash() {
 # more: then Slurm has decided already.
 requeue() {
     local state out given
+    # a shell that was cut off from Slurm may find that the job has gone on without it
+    [ "$(job_field Restarts)" = "${SLURM_RESTART_COUNT:-0}" ] || { say "the job has another life by now; this one ends"; exit 75; }
     state=$(squeue -h -j "$SLURM_JOB_ID" -o %T)
     case $state in
     RUNNING | SUSPENDED) ;;
     *) say "not put back by this script: the job is ${state:-gone}"; exit 75 ;;
     esac
-    out=$(ask left-out)
+    out=$(ask "left-out")
     if [ -n "$out" ] && ! left_out_fits "$out"; then stop 1 "too few nodes are left beside those left out ($out)"; fi
     trap '' TERM # requeueing ends this script; the exclusion can only be set after it
     given=$(job_field ExcNodeList)

@@ -2,7 +2,7 @@
 # `sbatch jobs/solar_cpt.slurm` on 1, 2 and 4 hosts of a real Slurm: done, the same loss; told to stop, put back, killed:
 # resumed, the same bits as the run that nothing happened to.
 # limit: 200
-# shellcheck disable=SC2034 # $event is read by lib_job.sh
+# shellcheck disable=SC2034,SC2154 # $event is read by lib_job.sh, which sets $job
 cd "$(dirname "$0")" && . ../layout/lib.sh && . ./lib_lab.sh && . ./lib_job.sh
 lab_or_skip
 job_setup

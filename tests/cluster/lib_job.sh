@@ -43,7 +43,7 @@ site() { # LINE...: slurm/site.env of the tests: what is set here counts, then w
 }
 
 # submit NAME SBATCH-OPTIONS -- PROGRAM-OPTIONS: job id in $job, its log in $log, its run in $run
-job= run= log=
+job='' run='' log=''
 submit() {
     local name=$1 options=()
     shift
