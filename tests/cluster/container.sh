@@ -17,7 +17,7 @@ for target in $(section post | sed -n 's/^ *make \([a-z]*\).*/\1/p'); do
     grep -q "^$target:" Makefile && ok "make $target" || bad "no target $target"
 done
 
-mirror=$(awk '$1 == "deb" { print $2; exit } $1 == "URIs:" { print $2; exit }' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null)
+mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | awk '$1 == "deb" { sub(/\[[^]]*\] */, ""); print $2; exit } $1 == "URIs:" { print $2; exit }')
 if [ "${FULL:-0}" = 1 ] && [ "$(id -u)" -eq 0 ] && command -v debootstrap >/dev/null && [ -n "$mirror" ]; then
     root=$(mktemp -d)
     trap 'umount -l "$root/proc" "$root/dev" 2>/dev/null; rm -rf --one-file-system "$root"' EXIT
