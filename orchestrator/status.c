@@ -153,8 +153,8 @@ static run_phase phase_of(const char *dir, const run_status *s) {
     return code == 0 ? RUN_DONE : code == ERR_RESUME ? RUN_STOPPED : RUN_FAILED;
 }
 
-// Lives of the last job that began with the newest checkpoint of now, without a gap. A job submitted anew starts
-// from none.
+// Lives of the last job that began with the newest checkpoint of now, without a gap. A job submitted anew
+// starts from none.
 static int64_t idle_lives(const run_status *s) {
     int64_t idle = 0, now = s->checkpoint < 0 ? 0 : s->checkpoint;
     const char *job = NULL;
