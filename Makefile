@@ -141,7 +141,7 @@ bench-checkpoint: ## measure saving and loading beside dd, cat and PyTorch (DIR=
 	@$(MAKE) --no-print-directory program $(BUILD)/tests/bench_checkpoint
 	@BUILD="$(BUILD)" tests/bench/checkpoint.sh $(DIR)
 
-check-faults: ## 300 runs killed while they save, every failing call, every power cut (hours)
+check-faults: ## the long forms of the fault tests: every failing call, every power cut
 	@tests/setup/install.sh build check
 	@$(MAKE) --no-print-directory program testbins
 	@FULL=1 tests/run.sh $(BUILD) fault

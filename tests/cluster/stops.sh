@@ -63,7 +63,7 @@ on_host 2 sh -c "umount $LAB/tmp/h2 $LAB/spool/h2"
 
 # A limit of a minute, the least that Slurm has. Each step is slowed down until the whole needs about five of them.
 site "SOLAR=$SOLAR" SOLAR_NET=eth0 SOLAR_PREFLIGHT=off
-slow=(--set train.steps=${LIMIT_STEPS:-4000} --set data.seq_len=128 --set run.margin=5)
+slow=(--set "train.steps=${LIMIT_STEPS:-4000}" --set data.seq_len=128 --set run.margin=5)
 submit whole --nodes=2 --time=30 -- "${slow[@]}"
 event=$(date +%s)
 completes "the whole in one life" 400

@@ -45,6 +45,7 @@ reports=$(cat "$run"/reports/*/rank-*.txt 2>/dev/null)
 
 run="$T/signals"
 begin
+# shellcheck disable=SC2046 # several ranks
 for _ in 1 2; do kill -TERM $(ranks_of); sleep 0.02; done
 wait $pid
 status=$?

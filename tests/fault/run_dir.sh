@@ -101,7 +101,7 @@ expect "a run directory that cannot be made" 6 "$T/file" "$T/nodir"
 run="$T/kills"
 mesh=(--set mesh.pipeline=2 --set mesh.tensor=2 --set checkpoint.every=1 --set checkpoint.keep=2 --set checkpoint.when_busy=wait --set train.steps=40)
 train 4 "$T/c.yaml" "$T/kills-whole" "${deep[@]}" "${mesh[@]}" || say "$T/kills-whole"
-saved() { ls "$run/checkpoints" 2>/dev/null | grep '^step' | tail -n 1; }
+saved() { find "$run/checkpoints" -maxdepth 1 -name 'step-*' -printf '%f\n' 2>/dev/null | sort | tail -n 1; }
 RANDOM=3
 for life in $(seq 9); do
     before=$(saved)

@@ -14,7 +14,7 @@ short=(--set train.steps=4 --set schedule='{kind: constant}' --set checkpoint.ev
 run() {
     local name=$1 ranks=$2 pp=$3 tp=$4
     shift 4
-    rm -rf "$T/$name"
+    rm -rf "${T:?}/$name"
     train "$ranks" "$T/$kind.yaml" "$T/$name" "${short[@]}" --set mesh.pipeline="$pp" --set mesh.tensor="$tp" "$@" && return
     say "$T/$name"
     bad "$kind $ranks ranks, pp $pp, tp $tp, $*: does not train"
@@ -45,11 +45,11 @@ mesh() {
         run other "$ranks" "$pp" "$tp" --set optimizer.shard=true --set train.grad_reduce=bf16 "$@" && same other rounded 0 "$label, the same and sharded: the same bits"
     fi
     for option in "${exact[@]}"; do
-        # shellcheck disable=SC2086 # several options
+        # shellcheck disable=SC2086,SC2046 # several options
         run other "$ranks" "$pp" "$tp" --set optimizer.shard=false "$@" $(printf -- '--set %s ' $option) && same other plain 0 "$label, $option: the same bits"
     done
     for option in "${close[@]}"; do
-        # shellcheck disable=SC2086
+        # shellcheck disable=SC2086,SC2046
         run other "$ranks" "$pp" "$tp" --set optimizer.shard=false "$@" $(printf -- '--set %s ' $option) && same other plain "$tolerance" "$label, $option"
     done
 }
