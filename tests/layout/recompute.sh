@@ -13,7 +13,7 @@ activations() { sed -n 's/^memory.*activations \([^,]*\),.*/\1/p' "$1.log" | hea
 for precision in fp32 bf16; do
     for mesh in 1:1:1 4:2:2; do
         IFS=: read -r ranks pp tp <<<"$mesh"
-        common=(--set model.dus.m=1 --set mesh.pipeline="$pp" --set mesh.tensor="$tp" --set train.precision=$precision --set train.steps=8)
+        common=(--set model.dus.m=1 --set mesh.pipeline="$pp" --set mesh.tensor="$tp" --set train.precision="$precision" --set train.steps=8)
         kept="$T/kept-$precision-$ranks"
         train "$ranks" "$T/c.yaml" "$kept" "${common[@]}" || { say "$kept"; bad "nothing recomputed"; }
         for kind in selective:1 full:1 full:2 selective:3; do
