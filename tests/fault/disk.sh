@@ -46,6 +46,12 @@ last=$((last + 3)) # the sync of the run's directory behind it
 stride=3
 [ "${FULL:-}" = 1 ] && stride=1
 tried=0 wrong=""
+# The run is as it would have been. Which call stands at a position is not quite the same every time, as saving runs
+# beside training: where it was a write of metrics, lines are missing, and the checkpoint has to be good.
+as_it_should_be() { # RUN
+    "$BUILD/tests/compare" "$1" "$T/clean" 0 >/dev/null && return
+    grep -q 'lines of metrics are lost' "$1.log" && "$SOLAR" inspect "$1/latest" --verify >/dev/null
+}
 fail() { # POSITION ERRNO TEXT
     local run="$T/failing" call
     call=$(sed -n "$1p" "$T/calls")
@@ -55,7 +61,7 @@ fail() { # POSITION ERRNO TEXT
     tried=$((tried + 1))
     # what cannot be done without is told, with its cause, and what can be done without harms nothing
     if [ $status -ne 0 ] || { [ "$2" != 0 ] && grep -q 'training goes on' "$run.log" && ! grep -q "$3" "$run.log"; } ||
-        ! "$BUILD/tests/compare" "$run" "$T/clean" 0 >/dev/null || [ -n "$(find "$run" -name '*tmp*')" ]; then
+        ! as_it_should_be "$run" || [ -n "$(find "$run" -name '*tmp*')" ]; then
         wrong+=" [$call fails with $3: exit status $status: $(grep -m1 -E 'warning|error' "$run.log")]"
     fi
     grep -q 'training goes on' "$run.log" && told=$((told + 1))
