@@ -62,7 +62,7 @@ done
 
 # A signal to one rank: all save at the same boundary and end with 75.
 run="$T/signal"
-train 4 "$T/c.yaml" "$run" "${deep[@]}" --set mesh.pipeline=2 --set mesh.tensor=2 --set train.steps=2000 --set schedule='{kind: constant}' --set checkpoint.every=0 --set eval.every=0 &
+train 4 "$T/c.yaml" "$run" "${deep[@]}" --set mesh.pipeline=2 --set mesh.tensor=2 --set train.steps=200000 --set schedule='{kind: constant}' --set checkpoint.every=0 --set eval.every=0 &
 pid=$!
 for _ in $(seq 200); do [ "$(grep -c grad_norm "$run/metrics.jsonl" 2>/dev/null)" -gt 5 ] 2>/dev/null && break; sleep 0.1; done
 pkill -TERM -o -f "^$SOLAR train .*run.dir=$run "
