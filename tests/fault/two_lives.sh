@@ -31,6 +31,8 @@ older() { pgrep -f "^$SOLAR train .*run.dir=$run .*train.steps=2000"; }
 stopped() { local p; p=$(older) && [ -n "$p" ] && grep -q '^State:.T' "/proc/${p%%$'\n'*}/status" 2>/dev/null; }
 for call in 'mkdir .*/step-00000002 ' 'create .*/step-00000002/model' 'sync .*/step-00000002/solar/optim' 'create .*/step-00000002/solar/manifest.json' \
     'rename .*checkpoints/step-00000002' 'sync .*/checkpoints ' 'symlink .*step-00000002' 'rename .*/latest '; do
+    calls=$((${calls:-0} + 1)) # every second one, unless FULL=1
+    [ "${FULL:-}" = 1 ] || [ $((calls % 2)) -eq 0 ] || continue
     at=$(grep -nE "^$call" "$T/calls" | { [ "${call%latest }" = "$call" ] && head -n 1 || sed -n 2p; } | cut -d: -f1)
     [ "$call" = 'sync .*/checkpoints ' ] && at=$(grep -nE "^$call" "$T/calls" | sed -n 2p | cut -d: -f1)
     rm -rf "$run"
