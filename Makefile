@@ -58,7 +58,9 @@ CUDA_C   := -DSOLAR_CUDA -isystem $(CUDA_ROOT)/include
 CUDA_LIBS := -L$(CUDA_ROOT)/lib64 -Wl,-rpath,$(CUDA_ROOT)/lib64 -lcublasLt -lcublas -lcudart
 CUDA_SRC := $(wildcard kernels/cuda/*.c)
 CUDA_OBJ := $(CUSRC:%.cu=$(BUILD)/obj/%.cu.o) $(CUDA_SRC:%.c=$(BUILD)/obj/%.o)
-NVFLAGS  := -std=c++17 -O3 -g -ccbin $(CXX) -Iinclude -DSOLAR_CUDA -Xcompiler -Wall,-Wextra \
+comma    := ,
+# clang finds unused functions in CUDA's own headers
+NVFLAGS  := -std=c++17 -O3 -g -ccbin $(CXX) -Iinclude -DSOLAR_CUDA -Xcompiler -Wall,-Wextra$(if $(IS_CLANG),$(comma)-Wno-unused-function) \
             $(if $(filter 1,$(WERROR)),-Werror all-warnings) \
             $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a))
 endif

@@ -46,7 +46,7 @@ err *st_read_slice(const st_set *s, const st_tensor *t, int64_t row0, int64_t ro
                    int64_t cols, dtype to, void *dst);
 
 // n elements; to is F32 or BF16.
-void st_convert(dtype to, void *dst, dtype from, const void *src, int64_t n);
+void st_convert(dtype to, void *to_data, dtype from, const void *from_data, int64_t n);
 
 // ---- writing: the header is fixed when the file is opened, data follows in order.
 typedef struct st_decl {

@@ -160,7 +160,7 @@ done:
 static err *beside(const char *file, char **path) {
     const char *slash = strrchr(file, '/');
     char *other = NULL;
-    if (**path == '/' || path_exists(*path) || !slash) return NULL;
+    if (!*path || **path == '/' || path_exists(*path) || !slash) return NULL;
     if (asprintf(&other, "%.*s/%s", (int)(slash - file), file, *path) < 0)
         return err_new(ERR_SYSTEM, "out of memory");
     if (path_exists(other)) {

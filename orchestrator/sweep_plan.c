@@ -180,6 +180,7 @@ static err *add_depths(sweep *s, cell c, cell_kind kind, planner *plan, const do
     for (int i = 0; i < s->n_m; i++) {
         c.m = s->m[i];
         free(d.of);
+        d = (donors){.n = 0};
         TRY(plan(in->count, c.m, &d));
         TRY(add_group(s, c, &d, in));
     }
@@ -195,6 +196,7 @@ static err *add_layers(sweep *s, cell c, const donors *in) {
     for (int i = 0; i < s->n_layers; i++) {
         c.m = i;
         free(d.of);
+        d = (donors){.n = 0};
         TRY(plan_ranges(in->count, s->layers[i], &d));
         TRY(add_group(s, c, &d, in));
     }

@@ -9,7 +9,7 @@
 
 static int env_int(const char *name) {
     const char *text = getenv(name);
-    return text && *text ? atoi(text) : 0;
+    return text && *text ? (int)strtol(text, NULL, 10) : 0;
 }
 
 // A launcher without a working process manager interface starts N programs that each believe to be alone.

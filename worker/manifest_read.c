@@ -70,8 +70,8 @@ static err *read_range(const manifest *m, const range *r, range_reader *reader) 
 static err *read_batch(const manifest *m, const range *list, int64_t n, int threads, range_use use,
                        void *context) {
     err *e = NULL;
-    if (n < threads) threads = n > 0 ? (int)n : 1;
-#pragma omp parallel num_threads(threads)
+    int team = n >= threads ? threads : n > 0 ? (int)n : 1;
+#pragma omp parallel num_threads(team)
     {
         range_reader r = {.data = malloc(PORTION), .sum = XXH3_createState(), .use = use, .context = context};
 #pragma omp for schedule(dynamic)

@@ -70,6 +70,7 @@ static err *put_zeros(part *p, weight *w, staging *s) {
     err *e = NULL;
     memset(s->f, 0, (size_t)(w->n < CHUNK ? w->n : CHUNK) * sizeof *s->f);
     for (int64_t at = 0; at < w->n; at += CHUNK)
+        // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): an error ends the loop, and is returned
         TRY(put(p, w, at, s->f, w->n - at < CHUNK ? w->n - at : CHUNK, s));
 done:
     return e;

@@ -62,7 +62,17 @@ static const image *find(const images *all, const char *name) {
     return NULL;
 }
 
-static size_t any(size_t below) { return (((size_t)rand() << 31) ^ (size_t)rand()) % (below ? below : 1); }
+// SplitMix64 (Steele, Lea & Flood 2014), begun by main.
+static uint64_t random_state;
+
+static uint64_t any_word(void) {
+    uint64_t x = random_state += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+static size_t any(size_t below) { return (size_t)(any_word() % (below ? below : 1)); }
 
 // ---- damages: each returns whether it made a difference
 
@@ -71,7 +81,7 @@ static bool overwrite(const char *dir, const image *x, size_t bytes) {
     if (bytes > x->bytes) bytes = x->bytes;
     char *text = memcpy(malloc(x->bytes), x->text, x->bytes);
     size_t at = any(x->bytes - bytes + 1);
-    for (size_t i = 0; i < bytes; i++) text[at + i] = (char)rand();
+    for (size_t i = 0; i < bytes; i++) text[at + i] = (char)any_word();
     bool differs = memcmp(text, x->text, x->bytes) != 0;
     put(dir, x->name, text, x->bytes);
     free(text);
@@ -166,7 +176,7 @@ int main(int argc, char **argv) {
     char said[400];
     if (argc != 6) return fprintf(stderr, "usage: damages GOOD OTHER WORK COUNT SEED\n"), 2;
     const char *work = argv[3];
-    srand((unsigned)atoi(argv[5]));
+    random_state = (uint64_t)atoi(argv[5]);
     take(&all, argv[1], "");
     take(&all, argv[1], "solar");
     take(&other, argv[2], "");

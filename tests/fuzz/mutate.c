@@ -408,7 +408,7 @@ static int open_files(void) {
 }
 
 static void make_case(const target *t, const bytes *sample, uint64_t *r, bytes *out) {
-    memcpy(out->at, sample->at, sample->count);
+    if (sample->count) memcpy(out->at, sample->at, sample->count);
     out->count = sample->count;
     uint64_t length = 0;
     if (t->header && out->count > 8 && below(r, 8) > 0) {

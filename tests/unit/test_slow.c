@@ -23,7 +23,7 @@ static void test_slow(void **state) {
     (void)state;
     mesh m;
     slow_watch w;
-    step_vote v[8];
+    step_vote v[8] = {{0}};
     assert_null(mesh_make(8, 0, 2, 2, MESH_PTD, &m));
     assert_null(slow_open(8, &w));
     assert_int_equal(slow_find(&w, &m, 1.5).rank, -1); // nothing noted
