@@ -70,6 +70,7 @@ static err *read_range(const manifest *m, const range *r, range_reader *reader) 
 static err *read_batch(const manifest *m, const range *list, int64_t n, int threads, range_use use,
                        void *context) {
     err *e = NULL;
+    // NOLINTNEXTLINE(clang-analyzer-deadcode.DeadStores): num_threads reads it
     int team = n >= threads ? threads : n > 0 ? (int)n : 1;
 #pragma omp parallel num_threads(team)
     {

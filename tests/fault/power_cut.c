@@ -122,6 +122,7 @@ static void store(node *n, const char *data, uint64_t at, uint64_t bytes) {
         memset(n->seen + n->seen_bytes, 0, at + bytes - n->seen_bytes);
         n->seen_bytes = at + bytes;
     }
+    // NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): there is room where there are bytes
     if (bytes) memcpy(n->seen + at, data, bytes);
 }
 

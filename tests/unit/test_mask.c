@@ -133,8 +133,9 @@ static void run_alone(model *m, const int32_t *tokens, int length, double total,
 static double distance(const double *a, const double *b, int64_t n) {
     double diff = 0, norm = 0;
     for (int64_t i = 0; i < n; i++) {
+        // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): documents that were run left sums
         diff += (a[i] - b[i]) * (a[i] - b[i]);
-        norm += b[i] * b[i]; // NOLINT(clang-analyzer-core.NullDereference): documents that were run left sums
+        norm += b[i] * b[i];
     }
     return sqrt(diff / norm);
 }
