@@ -45,6 +45,7 @@ undo() {
 }
 trap undo EXIT
 
+chmod 755 "$root" # it will be /: packages' scripts run as other users too
 echo "fresh: a bare $suite in $root"
 [ -e "$root/etc/debian_version" ] ||
     debootstrap --variant=minbase --include=make,git,ca-certificates "$suite" "$root" "$mirror" >"$root.log" 2>&1 ||
