@@ -80,7 +80,8 @@ ALL_C     = -std=c17 -D_GNU_SOURCE $(WARN) -fopenmp -Iinclude $(PKG_C) $(CUDA_C)
 ALL_CXX   = -std=c++17 $(WARN) -Iinclude $(PKG_CXX) $(OPT) $(SAFE) $(SANFLAGS) $(CXXFLAGS)
 ALL_LD   := -fopenmp $(SANFLAGS) $(LDFLAGS)
 SANOBJ   := $(if $(filter 1,$(SAN)),$(BUILD)/obj/tests/setup/keep_modules.o)
-LIBS     := $(PKG_LIBS) $(CUDA_LIBS) -lm -lpthread -lstdc++ $(LDLIBS)
+HOST_LIBS := $(PKG_LIBS) -lm -lpthread -lstdc++ $(LDLIBS)
+LIBS     := $(CUDA_LIBS) $(HOST_LIBS)
 COMPILE   = OMPI_CC=$(CC) MPICH_CC=$(CC) $(MPICC)
 
 # ---- what is built
@@ -172,7 +173,7 @@ clean: ## remove build/ and its sisters
 	rm -rf build build-clang build-san build-clang-san
 
 program: cuda-note $(BUILD)/solar
-testbins: $(TESTBIN) $(DISKSHIM)
+testbins: $(TESTBIN) $(DISKSHIM) $(BUILD)/libs
 unit: $(UNIT)
 	@for t in $(UNIT); do $$t || exit 1; done
 cuda-note:
@@ -189,6 +190,9 @@ $(BUILD)/objects: FORCE
 	$(call stamp,$(LIBOBJ))
 $(BUILD)/commit: FORCE
 	$(call stamp,$(COMMIT))
+# for who links the library beside this file: tests/emulation/emulation.mk
+$(BUILD)/libs: FORCE
+	$(call stamp,$(HOST_LIBS))
 # only main.c knows the commit, so that a new one compiles one file
 $(BUILD)/obj/orchestrator/main.o: private EXTRA_C = $(if $(COMMIT),-DSOLAR_COMMIT='"$(COMMIT)"')
 $(BUILD)/obj/orchestrator/main.o: $(BUILD)/commit

@@ -1,0 +1,41 @@
+# The kernels compiled for the emulated GPU (emulate.cpp), and what is linked with them: the kernels' test and the whole
+# program. Sanitizers see the kernels and what they touch; the rest of the program is what the build has.
+# usage: make -f tests/emulation/emulation.mk BUILD=build kernels|program        from the repository's root
+MAKEFLAGS += --no-builtin-rules -j2
+BUILD ?= build
+HERE  := tests/emulation
+TO    := $(BUILD)/emulation
+SAN   := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+# Packs are read through other types than they were written, as on a GPU.
+FLAGS := -O1 -g $(SAN) -fno-strict-aliasing -Wall -Wextra -Werror -I$(HERE)/cuda -Iinclude -Ikernels
+CXX   := g++ -std=c++17 $(FLAGS) -Wno-unknown-pragmas -Wno-unused-function -Ikernels/cuda
+CC    := gcc -std=c17 -D_GNU_SOURCE $(FLAGS) -fopenmp
+GPU   := $(patsubst kernels/cuda/%.cu,$(TO)/%.cu.o,$(wildcard kernels/cuda/*.cu)) \
+         $(patsubst kernels/cuda/%.c,$(TO)/%.c.o,$(wildcard kernels/cuda/*.c)) \
+         $(patsubst $(HERE)/%.cpp,$(TO)/%.cpp.o,$(wildcard $(HERE)/*.cpp))
+
+.DELETE_ON_ERROR:
+kernels: $(TO)/test_cuda
+program: $(TO)/solar
+
+# The dynamic shared memory of a kernel is an array of emulate.cpp.
+$(TO)/%.cu.o: kernels/cuda/%.cu
+	@mkdir -p $(@D)
+	sed 's/extern __shared__/extern/' $< >$(@:.o=.cpp)
+	$(CXX) -MMD -MP -MT $@ -c $(@:.o=.cpp) -o $@
+$(TO)/%.c.o: kernels/cuda/%.c
+	@mkdir -p $(@D)
+	$(CC) -MMD -MP -c $< -o $@
+$(TO)/%.cpp.o: $(HERE)/%.cpp
+	@mkdir -p $(@D)
+	$(CXX) -MMD -MP -c $< -o $@
+$(TO)/test_cuda.o: tests/unit/test_cuda.c
+	@mkdir -p $(@D)
+	$(CC) -MMD -MP -c $< -o $@
+$(TO)/test_cuda: $(TO)/test_cuda.o $(GPU) $(BUILD)/libsolar.a
+	g++ $(SAN) -fopenmp -o $@ $^ -lcmocka -lm
+# Objects come before the library, so that its own CUDA device, or that there is none, is not taken from it.
+$(TO)/solar: $(BUILD)/obj/orchestrator/main.o $(GPU) $(BUILD)/libsolar.a
+	OMPI_CC=gcc MPICH_CC=gcc mpicc $(SAN) -fopenmp -o $@ $^ $$(cat $(BUILD)/libs)
+-include $(wildcard $(TO)/*.d)
+.PHONY: kernels program
