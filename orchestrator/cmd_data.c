@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "audit.h"
 #include "cli.h"
 #include "data_order.h"
 #include "log.h"
@@ -14,9 +15,10 @@ static int run(int argc, char **argv);
 
 const command cmd_data = {
     .name = "data",
-    .brief = "show and check a token file, or the order of a run's samples",
+    .brief = "show and check a token file; the order of a run's samples, planned and real",
     .synopsis =
-        "FILE.h5 [--check] [--sample N] [--tokenizer PATH] [--json] | --order CONFIG [--from I] [--count N]",
+        "FILE.h5 [--check] [--sample N] [--tokenizer PATH] [--json] | --order CONFIG [--from I] [--count N] "
+        "| --audit RUN",
     .about =
         "Prints what a token file says of itself. --check reads all of it: every id within the vocabulary,\n"
         "document starts ascending, every document ended by EOS where there is one. --sample prints document "
@@ -25,10 +27,16 @@ const command cmd_data = {
         "training\n"
         "samples of a run config come from, from position --from on; a run's position is the "
         "samples_consumed\n"
-        "of its checkpoints.",
+        "of its checkpoints. --audit proves what a run was trained on: every step left a digest of its "
+        "samples\n"
+        "in RUN/metrics.jsonl, and here the token files are read again in the order of RUN/config.yaml. "
+        "However\n"
+        "often the run was killed, resumed, or put on another mesh, no sample may be missing or have come "
+        "twice.",
     .examples = "solar data web.h5\n"
                 "solar data web.h5 --check --sample 17 --tokenizer models/Mistral-7B-v0.1\n"
-                "solar data --order jobs/solar_cpt.yaml --from 2048000 --count 16",
+                "solar data --order jobs/solar_cpt.yaml --from 2048000 --count 16\n"
+                "solar data --audit runs/solar-10.7b",
     .run = run,
 };
 
@@ -38,7 +46,8 @@ typedef struct settings {
     bool check, json, helped;
     int64_t sample, limit; // sample -1: none
     const char *tokenizer;
-    const char *order; // a config; NULL: a token file is shown
+    const char *order; // a config; NULL: a token file is shown, or a run audited
+    const char *audit; // a run directory
     int64_t from, count;
 } settings;
 
@@ -256,14 +265,19 @@ static int run(int argc, char **argv) {
         {"json", OPT_FLAG, &s.json, NULL, "print JSON", 0, 0},
         {"order", OPT_STRING, &s.order, "CONFIG", "print where the samples of this run come from", 0, 0},
         {"from", OPT_INT, &s.from, "I", "with --order: first position (default 0)", 0, 9e18},
+        {"audit", OPT_STRING, &s.audit, "RUN", "were its steps trained on the samples of their places?", 0,
+         0},
         {"count", OPT_INT, &s.count, "N", "with --order: positions (default 16)", 1, 1e15},
     };
     TRY(cli_parse(&cmd_data, opts, sizeof opts / sizeof *opts, 0, 1, argc, argv, &files, &s.helped));
     if (s.helped) goto done;
     if (s.tokenizer && s.sample < 0) s.sample = 0;
-    if ((s.order != NULL) == (files == 1))
-        FAIL(ERR_USAGE, "expected a token FILE or --order CONFIG, one of the two");
-    e = s.order ? print_order(s.order, (uint64_t)s.from, (uint64_t)s.count) : show(&s, argv[1]);
+    if ((s.order != NULL) + (s.audit != NULL) + files != 1)
+        FAIL(ERR_USAGE, "expected a token FILE, --order CONFIG or --audit RUN, one of the three");
+    if (s.audit)
+        e = audit_run(s.audit);
+    else
+        e = s.order ? print_order(s.order, (uint64_t)s.from, (uint64_t)s.count) : show(&s, argv[1]);
 done:
     return cli_finish("data", e);
 }

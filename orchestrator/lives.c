@@ -8,10 +8,10 @@
 #include <unistd.h>
 
 #include "fsutil.h"
+#include "jsonl.h"
 #include "log.h"
 
 static const char file_name[] = "lives.jsonl";
-enum { MOST_BYTES = 1 << 28 };
 
 static double wall_clock(void) {
     struct timespec t;
@@ -73,22 +73,16 @@ done:
     return e;
 }
 
+static void take_event(void *events, json_t *event) { json_array_append(events, event); }
+
 err *lives_read(const char *run_dir, json_t **out) {
     err *e = NULL;
-    char *path = path_join(run_dir, file_name), *text = NULL;
-    size_t bytes = 0;
+    char *path = path_join(run_dir, file_name);
     *out = json_array();
     if (!*out) FAIL(ERR_SYSTEM, "out of memory for %s", path);
-    if (!path_exists(path)) goto done;
-    TRY(read_file(path, MOST_BYTES, &text, &bytes));
-    for (char *line = text, *end; (end = memchr(line, '\n', bytes - (size_t)(line - text))); line = end + 1) {
-        json_t *event = json_loadb(line, (size_t)(end - line), 0, NULL);
-        if (json_is_object(event)) json_array_append(*out, event);
-        json_decref(event);
-    }
+    TRY(jsonl_read(path, take_event, *out));
 done:
     if (e) json_decref(*out), *out = NULL;
-    free(text);
     free(path);
     return e;
 }

@@ -10,6 +10,7 @@
 #include "../worker/checkpoint_dir.h"
 #include "config.h"
 #include "fsutil.h"
+#include "jsonl.h"
 #include "lives.h"
 
 enum { SPEED_WINDOW = 51, DEATHS = 2 };
@@ -41,7 +42,15 @@ static void read_number(const json_t *line, const char *key, double *out) {
     if (json_is_number(v)) *out = json_number_value(v);
 }
 
-static void take_line(run_status *s, speed *p, const json_t *line) {
+typedef struct reading {
+    run_status *s;
+    speed p;
+} reading;
+
+static void take_line(void *context, json_t *line) {
+    reading *r = context;
+    run_status *s = r->s;
+    speed *p = &r->p;
     double seconds = NAN, rate = NAN;
     int64_t step = int_of(line, "step", 0);
     read_number(line, "loss", &s->loss);
@@ -72,19 +81,11 @@ static void settle_speed(run_status *s, speed *p) {
 
 static err *read_metrics(const char *dir, run_status *s) {
     err *e = NULL;
-    char *path = path_join(dir, "metrics.jsonl"), *text = NULL;
-    size_t bytes = 0;
-    speed p = {.count = 0};
-    if (!path_exists(path)) goto done;
-    TRY(read_file(path, (size_t)1 << 32, &text, &bytes));
-    for (char *line = text, *end; (end = memchr(line, '\n', bytes - (size_t)(line - text))); line = end + 1) {
-        json_t *doc = json_loadb(line, (size_t)(end - line), 0, NULL);
-        if (doc) take_line(s, &p, doc);
-        json_decref(doc);
-    }
-    settle_speed(s, &p);
+    char *path = path_join(dir, "metrics.jsonl");
+    reading r = {.s = s};
+    TRY(jsonl_read(path, take_line, &r));
+    settle_speed(s, &r.p);
 done:
-    free(text);
     free(path);
     return e;
 }

@@ -1,5 +1,6 @@
 #include "train.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -38,7 +39,7 @@ static err *tell_slow(training *t) {
 static err *tell(training *t, const step_report *r, double lr, double seconds, progress *line) {
     err *e = NULL;
     const run_state *s = &t->state;
-    char text[192];
+    char text[192], digest[17];
     if (t->m.rank) return NULL;
     t->loss_sum += r->loss;
     t->loss_count++;
@@ -52,11 +53,12 @@ static err *tell(training *t, const step_report *r, double lr, double seconds, p
     slow_note(&t->slow, r->votes);
     if (mark) TRY(tell_slow(t));
     double tokens = (double)(t->cfg->train.global_batch * t->cfg->data.seq_len);
+    snprintf(digest, sizeof digest, "%016" PRIx64, r->digest);
     e = metrics_write(t->log,
-                      json_pack("{s:I, s:f, s:f, s:f, s:I, s:I, s:f, s:f}", "step", (json_int_t)s->step,
+                      json_pack("{s:I, s:f, s:f, s:f, s:I, s:I, s:s, s:f, s:f}", "step", (json_int_t)s->step,
                                 "loss", r->loss, "lr", lr, "grad_norm", r->grad_norm, "tokens",
-                                (json_int_t)s->tokens, "samples", (json_int_t)s->samples_consumed, "seconds",
-                                seconds, "tokens_per_s", tokens / seconds));
+                                (json_int_t)s->tokens, "samples", (json_int_t)s->samples_consumed, "digest",
+                                digest, "seconds", seconds, "tokens_per_s", tokens / seconds));
 done:
     return e;
 }
@@ -77,13 +79,16 @@ static err *stop_on(const training *t, const step_report *r) {
 
 static err *tell_skipped(const training *t, const step_report *r) {
     uint64_t first = t->state.samples_consumed, last = first + (uint64_t)t->cfg->train.global_batch - 1;
+    char digest[17];
     if (t->m.rank) return NULL;
+    snprintf(digest, sizeof digest, "%016" PRIx64, r->digest);
     log_warn("step %lld skipped: %s (loss %g, gradient norm %g), samples %llu to %llu",
              (long long)t->state.step + 1, verdict_text(r->verdict), r->loss, r->grad_norm,
              (unsigned long long)first, (unsigned long long)last);
-    return metrics_write(t->log, json_pack("{s:I, s:s, s:I, s:I}", "step", (json_int_t)t->state.step + 1,
-                                           "skipped", verdict_text(r->verdict), "first_sample",
-                                           (json_int_t)first, "last_sample", (json_int_t)last));
+    return metrics_write(t->log,
+                         json_pack("{s:I, s:s, s:I, s:I, s:s}", "step", (json_int_t)t->state.step + 1,
+                                   "skipped", verdict_text(r->verdict), "first_sample", (json_int_t)first,
+                                   "last_sample", (json_int_t)last, "digest", digest));
 }
 
 // A bad step made no update. Its samples count as consumed when the run goes on.

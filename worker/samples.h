@@ -27,5 +27,8 @@ void token_rows_free(token_rows *r); // also after a failure
 void samples_split(const int32_t *sample, int64_t samples, int64_t L, const token_rows *to);
 // How many of n targets are predicted.
 int64_t samples_predicted(const int32_t *target, int64_t n);
+// Which samples these are: a hash of each one's ids, added up modulo 2^64. The same however they are dealt
+// out and in whatever order they come; marks of documents do not count. L as above.
+uint64_t samples_digest(const int32_t *sample, int64_t samples, int64_t L);
 
 #endif

@@ -67,6 +67,7 @@ static void take_samples(trainer *t, const int32_t *rows) {
     int64_t n = p->tokens * p->shape.micro;
     if (!part_takes_samples(p)) return;
     samples_split(rows, n / t->seq_len, t->seq_len, &t->rows);
+    t->digest = samples_digest(rows, n / t->seq_len, t->seq_len);
     part_upload_rows(p, &t->rows, n);
 }
 
@@ -264,16 +265,22 @@ static err *finish_reduction(trainer *t) {
     return e;
 }
 
-// Targets of this rank's samples that are not masked, and of all samples, by one vote of every data rank.
+// Targets of this rank's samples that are not masked; and of all samples, with their digest, by one vote of
+// every data rank.
 static double own_predicted(const trainer *t) {
     const part *p = t->p;
     int64_t n = p->tokens * t->micro;
     return (double)(p->shape.mask_documents ? samples_predicted(t->rows.target, n) : n);
 }
 
-static double all_predicted(const trainer *t) {
+static double all_predicted(const trainer *t, uint64_t *digest) {
     double sum = 0;
-    for (int d = 0; d < t->p->m.dp; d++) sum += t->votes[mesh_rank(&t->p->m, d, 0, 0)].predicted;
+    *digest = 0;
+    for (int d = 0; d < t->p->m.dp; d++) {
+        const step_vote *v = &t->votes[mesh_rank(&t->p->m, d, 0, 0)];
+        sum += v->predicted;
+        *digest += v->digest;
+    }
     return sum;
 }
 
@@ -282,7 +289,7 @@ static err *agree(trainer *t, unsigned wanted, step_report *out) {
     err *e = NULL;
     const part *p = t->p;
     double loss = 0, squares = 0, began = work_clock(t);
-    step_vote mine = {.wanted = wanted, .predicted = own_predicted(t)};
+    step_vote mine = {.wanted = wanted, .predicted = own_predicted(t), .digest = t->digest};
     TRY(local_sums(t, &mine.loss, &mine.squares));
     spent(t, PHASE_REDUCE, began);
     for (int i = 0; i < PHASES; i++) mine.busy[i] = (float)t->busy[i], t->busy[i] = 0;
@@ -293,7 +300,7 @@ static err *agree(trainer *t, unsigned wanted, step_report *out) {
         squares += t->votes[r].squares;
         out->wanted |= (unsigned)t->votes[r].wanted;
     }
-    double predicted = all_predicted(t);
+    double predicted = all_predicted(t, &out->digest);
     t->grad_scale = all_tokens(t) / predicted; // 1 when nothing is masked
     out->loss = loss / predicted;
     out->grad_norm = sqrt(squares) * t->grad_scale;

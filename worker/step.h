@@ -32,6 +32,7 @@ typedef struct step_vote {
     double loss, squares; // this rank's share of the loss and of the squared gradient norm
     double predicted;     // targets of this rank's samples that are not masked
     double wanted;        // bits
+    uint64_t digest;      // of this rank's samples (samples.h)
     float busy[PHASES];   // seconds
 } step_vote;
 
@@ -42,6 +43,7 @@ typedef struct step_report {
     double grad_norm;       // of the whole model, before clipping
     step_verdict verdict;   // not STEP_GOOD: no update was made
     unsigned wanted;        // bits that any rank asked for
+    uint64_t digest;        // of the samples of the global batch: the same on every mesh
     const step_vote *votes; // [world], of this step, until the next one
 } step_report;
 
@@ -57,6 +59,7 @@ typedef struct trainer {
     int64_t seq_len, global_batch;
     int micro, actions; // micro-batches of a step on this rank; actions of part.schedule
     token_rows rows;    // [micro*T]
+    uint64_t digest;    // of this rank's samples of the step
     double grad_scale;  // of the last step: what its gradients have to be multiplied by
     transfer **sent;    // [vstages][slots] activations on their way to the next stage
     transfer sent_grad[3], arriving;

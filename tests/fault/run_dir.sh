@@ -1,6 +1,6 @@
 #!/bin/bash
 # What happens to a run directory under a run: a full disk, no right to write, a second run, odd names, a changed
-# config, a run that is extended, begun anew, or killed again and again while it saves.
+# config, a run that is extended, or begun anew.
 # limit: 400
 cd "$(dirname "$0")" && . ../layout/lib.sh
 
@@ -96,28 +96,6 @@ expect "the first of two" 75 'run the same command' "$run"
 : >"$T/file"
 "$SOLAR" train "$T/c.yaml" --set run.dir="$T/file/run" "${deep[@]}" >"$T/nodir.log" 2>&1 </dev/null
 expect "a run directory that cannot be made" 6 "$T/file" "$T/nodir"
-
-# Killed five times (FULL=1: nine) while it saves after every step, each rank in turn: in the end the same bits.
-lives=5
-[ "${FULL:-}" = 1 ] && lives=9
-run="$T/kills"
-mesh=(--set mesh.pipeline=2 --set mesh.tensor=2 --set checkpoint.every=1 --set checkpoint.keep=2 --set checkpoint.when_busy=wait --set train.steps=40)
-train 4 "$T/c.yaml" "$T/kills-whole" "${deep[@]}" "${mesh[@]}" || say "$T/kills-whole"
-saved() { find "$run/checkpoints" -maxdepth 1 -name 'step-*' -printf '%f\n' 2>/dev/null | sort | tail -n 1; }
-RANDOM=3
-for life in $(seq $lives); do
-    before=$(saved)
-    train 4 "$T/c.yaml" "$run" "${deep[@]}" "${mesh[@]}" &
-    pid=$!
-    for _ in $(seq 600); do [ "$(saved)" != "$before" ] && break; sleep 0.05; done
-    sleep "0.$((RANDOM % 4))$((RANDOM % 10))"
-    victim=$(pgrep -f "^$SOLAR train .*run.dir=$run " | sed -n "$((life % 4 + 1))p")
-    [ -n "$victim" ] && kill -KILL "$victim"
-    wait $pid || continue
-    break
-done
-train 4 "$T/c.yaml" "$run" "${deep[@]}" "${mesh[@]}" || say "$run"
-compare "killed $life times" "$run" "$T/kills-whole"
-left=$(find "$run" -name '*tmp*' -not -path "$run")
+left=$(find "$T" -name '*tmp*' -not -path "$T")
 [ -z "$left" ] && ok "nothing half is left behind" || bad "left behind: $left"
 result

@@ -52,6 +52,8 @@ echo "fresh: a bare $suite in $root"
     { tail -n 20 "$root.log"; fail "debootstrap failed"; }
 rm -f "$root.log"
 cp /etc/resolv.conf "$root/etc/resolv.conf"
+# as every installed system has it: without, looking up its own name costs mpirun five seconds a start
+printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$(hostname)" >"$root/etc/hosts"
 [ ! -f /etc/apt/apt.conf ] || cp /etc/apt/apt.conf "$root/etc/apt/apt.conf"
 mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"

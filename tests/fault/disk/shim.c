@@ -2,7 +2,8 @@
 // count.
 //   DISK_LOG=FILE        appends every call that changes something, before it is made (disk/log.h)
 //   DISK_FAIL=N:ERRNO    the Nth of these calls in this process fails with that number; errno 0: a write
-//   writes half
+//                        writes half; -1: the process is stopped before it; -2: killed
+//   DISK_RANK=N          of a job started by mpirun, only rank N fails, and only its calls are recorded
 // Calls are told apart by position alone, so that each can be made to fail once.
 #include <dlfcn.h>
 #include <errno.h>
@@ -33,6 +34,8 @@ static struct shim { // a library that is preloaded has nobody to hand its state
 __attribute__((constructor)) static void begin(void) {
     const char *log = getenv("DISK_LOG"), *fail = getenv("DISK_FAIL");
     shim.root = getenv("DISK_ROOT");
+    const char *rank = getenv("DISK_RANK"), *mine = getenv("OMPI_COMM_WORLD_RANK");
+    if (rank && (!mine || strcmp(rank, mine) != 0)) return;
     if (log)
         shim.log =
             REAL(open, int, const char *, int, ...)(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
@@ -71,7 +74,7 @@ static int turn(disk_call kind, const char *path, const char *other, const void 
     if (shim.log >= 0 && !fails) note(kind, path, other, data, bytes, at);
     pthread_mutex_unlock(&shim.lock);
     if (fails && shim.fail_errno < 0) {
-        kill(getpid(), SIGSTOP);
+        kill(getpid(), shim.fail_errno == -2 ? SIGKILL : SIGSTOP);
         return 0;
     }
     if (fails) errno = shim.fail_errno;
