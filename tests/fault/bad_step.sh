@@ -54,4 +54,6 @@ n=$(grep -c '"skipped"' "$T/whole/metrics.jsonl")
 if said=$("$BUILD/tests/compare" "$T/parts" "$T/whole" 0) && [ "$n" -gt 0 ] &&
     cmp -s "$T/parts/latest/solar/state.json" "$T/whole/latest/solar/state.json"; then ok "guard resumed, $n steps skipped in both"
 else bad "guard resumed: $said ($n skipped)"; fi
+if said=$("$SOLAR" data --audit "$T/parts" 2>&1) && [[ $said == *"audited: 20 steps, samples 0 to 159"* ]]; then ok "the audit counts skipped steps"
+else bad "audit: $said"; fi
 result

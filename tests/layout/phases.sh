@@ -46,4 +46,21 @@ if grep -q 'rate .*steps 11-20: from 0.0001 to 0.002 over 4' "$T/log" && grep -q
 "$SOLAR" data --order "$T/c.yaml" --from 120 --count 20 >"$T/order"
 if [ "$(sed -n '1,10p' "$T/order" | grep -c ' train ')" -eq 5 ] && [ "$(sed -n '11,20p' "$T/order" | grep -c ' other ')" -eq 10 ]; then ok "data --order shows the change"
 else cat "$T/order"; bad order; fi
+
+# The audit: what the run was trained on, over the changes of the blend; a record that was tampered with is found out.
+audit() { "$SOLAR" data --audit "$1" >"$T/audit" 2>&1; }
+cp -a "$whole" "$T/audited"
+audit "$T/audited" && grep -q 'audited: 30 steps, samples 0 to 239, each' "$T/audit" && ok "the audit follows the blend" || { cat "$T/audit"; bad "audit"; }
+refused() { # LABEL TEXT
+    audit "$T/audited"
+    [ $? -eq 4 ] && grep -q "$2" "$T/audit" && ok "audit: $1" || { cat "$T/audit"; bad "audit: $1"; }
+}
+sed -i '/^{"step":7,"loss"/d' "$T/audited/metrics.jsonl"
+refused "a step without a record" 'step 8: steps before it left no record (samples 48 to 55)'
+sed '/^{"step":9,"loss"/{p}' "$whole/metrics.jsonl" >"$T/audited/metrics.jsonl"
+refused "a step that stands there twice" 'step 9: stands in the record a second time'
+sed '/^{"step":9,"loss"/s/"samples":72/"samples":73/' "$whole/metrics.jsonl" >"$T/audited/metrics.jsonl"
+refused "other samples" 'step 9: was trained on other samples'
+cp "$whole/metrics.jsonl" "$T/audited/" && sed -i 's/at: 130/at: 138/' "$T/audited/config.yaml"
+refused "another order" '14 findings in 30 steps'
 result
