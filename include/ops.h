@@ -64,8 +64,8 @@ typedef struct attention {
 typedef struct adamw {
     dtype dt;      // of `weight`
     int64_t n;     // elements
-    float *master; // fp32 weights
-    void *weight;  // dt; gets the rounded master. May be `master` itself when dt is DT_F32
+    void *weight;  // dt. The update is made in fp32: of DT_BF16 with
+    int16_t *rest; // [n] the other halves (float_split); NULL for DT_F32
     float *m, *v;
     const float *grad;
     float grad_scale, lr, beta1, beta2, eps, decay;

@@ -236,7 +236,7 @@ err *plan_print(FILE *out, const config *c, const blueprint *b, int world) {
     TRY(mesh_make(world, 0, (int)c->mesh.pipeline, (int)c->mesh.tensor, c->mesh.order, &m));
     print_model(out, b);
     fprintf(out, "mesh      %d rank%s = data %d x pipeline %d x tensor %d, %s\n", world, plural(world), m.dp,
-            m.pp, m.tp, c->train.precision == DT_F32 ? "fp32" : "bf16 with fp32 master weights");
+            m.pp, m.tp, c->train.precision == DT_F32 ? "fp32" : "bf16, updated in fp32");
     print_layers(out, b);
     TRY(print_memory(out, c, b, &m));
     if (c->data.seq_len > b->spec->max_positions)

@@ -128,7 +128,8 @@ const key schema[] = {
     {"train.steps", KEY_INT, AT(train.steps), 0, NULL, "[1, 1000000000]", "steps",
      "Optimizer steps of the whole run."},
     {"train.precision", KEY_CHOICE, AT(train.precision), 0, "fp32", "fp32|bf16", NULL,
-     "Arithmetic of the model. bf16 keeps an fp32 master copy of the weights and accumulates in fp32."},
+     "Arithmetic of the model. bf16 accumulates in fp32, and updates fp32 weights: the optimizer keeps the 16 bits that "
+     "the bf16 ones lack."},
     {"train.grad_reduce", KEY_CHOICE, AT(train.grad_reduce), 0, "fp32", "fp32|bf16", NULL,
      "In which type gradients travel between data ranks. bf16 halves the bytes; each rank's gradient is rounded, the sum is "
      "formed in fp32. Gradients are accumulated over micro-batches in fp32 either way."},

@@ -5,8 +5,9 @@
 //     config.json, tokenizer files           as the base model's, with the scaled model's layer count
 //     model.safetensors, or model-XXXXX-of-YYYYY.safetensors and model.safetensors.index.json
 //     solar/optimizer-RANK-FILE.safetensors  NAME.exp_avg, NAME.exp_avg_sq (and NAME.master for bf16), or
-//     pieces solar/state.json                       run_state solar/manifest.json, solar/manifest.xxh3 what
-//     lies where, and a sum of every range; written last
+//                                            pieces of them; all F32 (optim.h)
+//     solar/state.json                       run_state
+//     solar/manifest.json, manifest.xxh3     what lies where, and a sum of every range; written last
 //   RUN/latest -> checkpoints/step-00000010
 //   RUN/.life/GENERATION-TOKEN/              what the running life is writing (life.h)
 //

@@ -10,6 +10,7 @@
 #include "log.h"
 #include "manifest.h"
 #include "save_plan.h"
+#include "weights.h"
 
 static err *check(const char *dir, unsigned what, int rank, int world, int threads, uint64_t *checked) {
     manifest *m = NULL;
@@ -102,13 +103,13 @@ typedef struct loader {
     part *p;
     manifest *m;
     int threads;
-    char *staging; // host memory for the largest slice in fp32, when the device's is not the host's
+    float *values; // host memory for the largest slice
+    halves_buffer halves;
 } loader;
 
-// Elements at..at+n-1 of the weight's slice of one tensor, into memory of the device.
-static err *fill(loader *l, const weight *w, int kind, int64_t at, int64_t n, dtype to, void *dst) {
+// Elements at..at+n-1 of the weight's slice of one tensor, as fp32 into host memory.
+static err *read_values(loader *l, const weight *w, int kind, int64_t at, int64_t n, float *to) {
     char name[128];
-    const ops *k = l->p->dev->ops;
     snprintf(name, sizeof name, "%s%s", w->row->name, save_kind_suffix(kind));
     want x = {.of = name,
               .shape = {w->row->shape[0], w->row->shape[1]},
@@ -118,12 +119,9 @@ static err *fill(loader *l, const weight *w, int kind, int64_t at, int64_t n, dt
               .cols = w->s.cols,
               .at = at,
               .n = n,
-              .to = to,
-              .dst = k->host_memory ? dst : l->staging};
-    err *e = load_tensor(l->m, &x, l->threads);
-    if (e || k->host_memory || n == 0) return e;
-    k->upload(l->p->dev, dst, l->staging, (size_t)n * dtype_size(to));
-    return k->sync(l->p->dev);
+              .to = DT_F32,
+              .dst = to};
+    return load_tensor(l->m, &x, l->threads);
 }
 
 static bool has_master(const manifest *m, const weight *w) {
@@ -133,18 +131,30 @@ static bool has_master(const manifest *m, const weight *w) {
     return manifest_find(m, name, &t) > 0;
 }
 
-// The most precise copy there is goes to the master, which in fp32 is the weight itself.
-static err *fill_weight(loader *l, const weight *w) {
+static err *fill_state(loader *l, const weight *w, optim_kind k, float *to) {
+    err *e = NULL;
+    const ops *o = l->p->dev->ops;
+    TRY(read_values(l, w, k, w->own_at, w->own_n, o->host_memory ? to : l->values));
+    if (o->host_memory) return NULL;
+    o->upload(l->p->dev, to, l->values, (size_t)w->own_n * 4);
+    TRY(o->sync(l->p->dev));
+done:
+    return e;
+}
+
+// The whole slice, and once more from the most precise copy there is what this rank keeps all bits of.
+static err *fill_weight(loader *l, weight *w) {
     err *e = NULL;
     int best = has_master(l->m, w) ? (int)OPTIM_MASTER : KIND_MODEL;
-    if (l->p->shape.dt == DT_F32)
-        TRY(fill(l, w, best, 0, w->n, DT_F32, w->w));
-    else {
-        TRY(fill(l, w, KIND_MODEL, 0, w->n, l->p->shape.dt, w->w));
-        TRY(fill(l, w, best, w->own_at, w->own_n, DT_F32, w->master));
+    bool all = l->p->shape.dt == DT_F32 || w->own_n == w->n;
+    TRY(read_values(l, w, all ? best : KIND_MODEL, 0, w->n, l->values));
+    TRY(weights_put(l->p, w, 0, l->values, w->n, &l->halves));
+    if (!all) {
+        TRY(read_values(l, w, best, w->own_at, w->own_n, l->values));
+        TRY(weights_put(l->p, w, w->own_at, l->values, w->own_n, &l->halves));
     }
-    TRY(fill(l, w, OPTIM_M, w->own_at, w->own_n, DT_F32, w->m));
-    TRY(fill(l, w, OPTIM_V, w->own_at, w->own_n, DT_F32, w->v));
+    TRY(fill_state(l, w, OPTIM_M, w->m));
+    TRY(fill_state(l, w, OPTIM_V, w->v));
 done:
     return e;
 }
@@ -153,8 +163,9 @@ static err *make_staging(loader *l) {
     int64_t most = 1;
     for (int i = 0; i < l->p->weights; i++)
         if (l->p->weight[i].n > most) most = l->p->weight[i].n;
-    if (l->p->dev->ops->host_memory || (l->staging = malloc((size_t)most * 4))) return NULL;
-    return err_new(ERR_SYSTEM, "out of memory for reading a checkpoint");
+    l->values = malloc((size_t)most * sizeof *l->values);
+    return l->values ? halves_open(&l->halves)
+                     : err_new(ERR_SYSTEM, "out of memory for reading a checkpoint");
 }
 
 err *checkpoint_load(part *p, const char *dir, int threads) {
@@ -164,7 +175,8 @@ err *checkpoint_load(part *p, const char *dir, int threads) {
     TRY(make_staging(&l));
     for (int i = 0; i < p->weights; i++) TRY(fill_weight(&l, &p->weight[i]));
 done:
-    free(l.staging);
+    free(l.values);
+    halves_close(&l.halves);
     manifest_close(l.m);
     return err_wrap(e, "checkpoint %s", dir);
 }

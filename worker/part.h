@@ -37,11 +37,11 @@ typedef struct weight {
     int64_t n;     // elements of the slice
     bool tied;     // the last stage's copy of a tied embedding
     void *w;       // [n] dt
-    float *master; // [own_n] fp32; when dt is F32 it is w itself, [n]
+    int16_t *rest; // [own_n] what bf16 weights lack of fp32 (float_split); NULL when dt is F32
     float *grad;   // [n]
     int64_t flat;  // place in the order of all weights of the part, in elements
-    // The optimizer state of elements own_at .. own_at+own_n-1 of the slice is this data rank's: m, v and the
-    // master copy hold these alone. All of the slice where the optimizer is not sharded over data ranks.
+    // The optimizer state of elements own_at .. own_at+own_n-1 of the slice is this data rank's: m, v and
+    // rest hold these alone. All of the slice where the optimizer is not sharded over data ranks.
     int64_t own_at, own_n;
     float *m, *v;   // [own_n]
     float lr_scale; // multiplies the learning rate; 0: frozen. 1 when made

@@ -166,13 +166,12 @@ int64_t weight_share(const part *p, const weight *w, int64_t *at) {
 // ---- optimizer state: of the whole bucket, or of this data rank's share
 
 static void place_optimizer(part *p, const bucket *b) {
-    bool copy = p->shape.dt != DT_F32;
     int64_t lo = p->sharded ? bucket_cut(b, p->m.dp, p->m.d) : b->lo;
     int64_t hi = p->sharded ? bucket_cut(b, p->m.dp, p->m.d + 1) : b->hi;
     size_t bytes = (size_t)(hi - lo) * 4;
     float *m = arena_take(&p->mem, MEM_OPTIM, bytes);
     float *v = arena_take(&p->mem, MEM_OPTIM, bytes);
-    float *master = copy ? arena_take(&p->mem, MEM_OPTIM, bytes) : NULL;
+    int16_t *rest = p->shape.dt == DT_F32 ? NULL : arena_take(&p->mem, MEM_OPTIM, bytes / 2);
     for (int i = 0; i < p->weights; i++) {
         weight *w = &p->weight[i];
         if (w->flat < b->lo || w->flat >= b->hi) continue;
@@ -181,7 +180,7 @@ static void place_optimizer(part *p, const bucket *b) {
         int64_t at = w->own_n ? w->flat + w->own_at - lo : 0;
         w->m = offset(m, at, 4);
         w->v = offset(v, at, 4);
-        w->master = copy ? offset(master, at, 4) : w->w;
+        w->rest = offset(rest, at, 2);
     }
 }
 

@@ -51,7 +51,7 @@ static err *check_complete(publication *p) {
     TRY(count_elements(p, found));
     for (int i = 0; i < p->table->count; i++) {
         const tensor_row *r = &p->table->row[i];
-        for (int k = KIND_MODEL; k < weights_optim_kinds(p->dt); k++) {
+        for (int k = KIND_MODEL; k < optim_kinds(p->dt); k++) {
             snprintf(name, sizeof name, "%s%s", r->name, save_kind_suffix(k));
             json_int_t n = json_integer_value(json_object_get(found, name));
             if (n != tensor_elements(r))

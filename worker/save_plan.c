@@ -27,7 +27,7 @@ static int largest_first(const void *a, const void *b) {
 
 static err *list_items(const part *p, int stage, items *out) {
     const table *t = p->table;
-    int kinds = weights_optim_kinds(p->shape.dt), tp = p->m.tp;
+    int kinds = optim_kinds(p->shape.dt), tp = p->m.tp;
     *out = (items){calloc((size_t)t->count * (size_t)(1 + kinds * tp), sizeof(item)), 0};
     if (!out->at) return err_new(ERR_SYSTEM, "out of memory for the plan of a checkpoint");
     for (int i = 0; i < t->count; i++) {
@@ -133,10 +133,11 @@ done:
 
 // ---- this rank's pieces
 
-static void add(save_plan *s, save_piece x, size_t element) {
+// room: bytes in the snapshot
+static void add(save_plan *s, save_piece x, size_t element, size_t room) {
     x.bytes = (size_t)x.n * element;
     x.offset = s->bytes;
-    s->bytes += (x.bytes + ALIGN - 1) / ALIGN * ALIGN;
+    s->bytes += (room + ALIGN - 1) / ALIGN * ALIGN;
     s->piece[s->pieces++] = x;
 }
 
@@ -148,13 +149,14 @@ static void add_models(const part *p, const items *list, int64_t limit, save_pla
         const item *x = item_of(list, i, KIND_MODEL, me, -1);
         if (!x) continue;
         slice whole = {.rows = r->shape[0], .cols = r->shape[1], .copies = 1};
+        size_t element = dtype_size(p->shape.dt);
         add(s,
             (save_piece){.row = r,
                          .kind = KIND_MODEL,
                          .s = whole,
                          .n = tensor_elements(r),
                          .file = next_file(&cut, x->bytes)},
-            dtype_size(p->shape.dt));
+            element, (size_t)tensor_elements(r) * element);
     }
     s->files = s->model_files = cut.files;
 }
@@ -169,13 +171,14 @@ static void add_states(const part *p, const items *list, int64_t limit, save_pla
     file_cut cut = {.limit = limit};
     for (int i = 0; i < p->weights; i++) {
         const weight *w = &p->weight[i];
-        for (int k = 0; k < weights_optim_kinds(p->shape.dt); k++) {
+        for (int k = 0; k < optim_kinds(p->shape.dt); k++) {
             if (!writes_state(p, list, w, (int)(w->row - p->table->row), k)) continue;
-            int file = s->model_files + next_file(&cut, w->own_n * 4);
-            add(s,
-                (save_piece){
-                    .row = w->row, .kind = k, .s = w->s, .at = w->own_at, .n = w->own_n, .file = file},
-                4);
+            optim_copy copy = optim_copy_of(p, w, (optim_kind)k);
+            int64_t element = (int64_t)dtype_size(copy.dt);
+            save_piece x = {
+                .row = w->row, .kind = k, .s = w->s, .at = w->own_at, .n = w->own_n, .copy = copy};
+            x.file = s->model_files + next_file(&cut, w->own_n * element);
+            add(s, x, (size_t)element, copy.bytes);
         }
     }
     s->files += cut.files;
@@ -203,7 +206,4 @@ void save_plan_free(save_plan *s) {
     *s = (save_plan){0};
 }
 
-const char *save_kind_suffix(int kind) {
-    static const char *const suffix[OPTIM_KINDS] = {".exp_avg", ".exp_avg_sq", ".master"};
-    return kind == KIND_MODEL ? "" : suffix[kind];
-}
+const char *save_kind_suffix(int kind) { return kind == KIND_MODEL ? "" : optim_suffix((optim_kind)kind); }

@@ -5,7 +5,7 @@
 #ifndef SOLAR_SAVE_PLAN_H
 #define SOLAR_SAVE_PLAN_H
 
-#include "weights.h"
+#include "optim.h"
 
 enum { KIND_MODEL = -1 }; // else an optim_kind
 
@@ -14,10 +14,12 @@ typedef struct save_piece { // consecutive bytes of one file, written by this ra
     int kind;
     slice s;       // optimizer: the slice that it is a range of; model: the whole tensor
     int64_t at, n; // elements of the slice
-    size_t
-        offset;   // in the snapshot. A model tensor lies there as its slices, one tensor rank's after another
-    size_t bytes; //
-    int file;     // of this rank, 0..; a file holds either model tensors or optimizer pieces
+    // In the snapshot, from `offset` on: a model tensor as its slices, one tensor rank's after another; a
+    // piece of the optimizer as it lay on the device.
+    size_t offset;
+    optim_copy copy; // how
+    size_t bytes;    // in the file
+    int file;        // of this rank, 0..; a file holds either model tensors or optimizer pieces
 } save_piece;
 
 typedef struct save_plan {

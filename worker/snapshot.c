@@ -11,8 +11,7 @@ static const weight *local_weight(const part *p, const tensor_row *r) {
 }
 
 static void take_state(const part *p, const save_piece *x, char *memory) {
-    const weight *w = local_weight(p, x->row);
-    p->dev->ops->download(p->dev, memory + x->offset, weights_optim_data(w, (optim_kind)x->kind), x->bytes);
+    optim_take(p, local_weight(p, x->row), &x->copy, memory + x->offset);
 }
 
 // ---- model tensors: every distinct slice goes to the writer
@@ -106,8 +105,9 @@ static void copy_row(const save_piece *x, int tp, size_t element, const char *sl
 const char *snapshot_bytes(const save_piece *x, int tp, size_t element, const char *memory, size_t at,
                            size_t count, char *buffer) {
     const char *data = memory + x->offset;
-    if (x->kind != KIND_MODEL || x->row->axis != 1 || tp == 1) return data + at;
     int64_t width = x->row->shape[1], i = (int64_t)(at / element), end = i + (int64_t)(count / element);
+    if (x->kind != KIND_MODEL) return optim_read(&x->copy, data, i, end - i, buffer);
+    if (x->row->axis != 1 || tp == 1) return data + at;
     for (char *to = buffer; i < end;) {
         int64_t col = i % width, n = width - col < end - i ? width - col : end - i;
         copy_row(x, tp, element, data, i / width, col, n, to);

@@ -9,7 +9,8 @@
 // Collective over the tensor ranks of each stage and data rank.
 err *snapshot_take(const part *p, comm *c, const save_plan *plan, char *memory);
 // `count` bytes from byte `at` of a piece, as they stand in its file: a pointer into `memory`, or to
-// `buffer`, where they are put together from the tensor ranks' columns. Not collective.
+// `buffer`, where they are put together from the tensor ranks' columns, or from how the optimizer keeps its
+// state. Not collective.
 const char *snapshot_bytes(const save_piece *x, int tp, size_t element, const char *memory, size_t at,
                            size_t count, char *buffer);
 

@@ -318,8 +318,8 @@ static err *update_weights(trainer *t, int64_t update, const step_options *o, do
         if (lr_scale(t, w) == 0 || !w->own_n) continue; // frozen, or of other data ranks
         adamw a = {.dt = p->shape.dt,
                    .n = w->own_n,
-                   .master = p->shape.dt == DT_F32 ? (float *)w->w + w->own_at : w->master,
                    .weight = (char *)w->w + (size_t)w->own_at * dtype_size(p->shape.dt),
+                   .rest = w->rest,
                    .m = w->m,
                    .v = w->v,
                    .grad = w->grad + w->own_at,

@@ -14,7 +14,7 @@
 enum { NAME_BYTES = 256, ADVANCE = 32 << 20 }; // bytes after which the disk is told to begin
 
 static dtype piece_dtype(const tensor_file *f, const save_piece *x) {
-    return x->kind == KIND_MODEL ? f->dt : DT_F32;
+    return x->kind == KIND_MODEL ? f->dt : x->copy.dt;
 }
 
 static bool is_whole(const save_piece *x) { return x->n == tensor_elements(x->row); }

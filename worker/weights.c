@@ -11,37 +11,61 @@ enum { CHUNK = 1 << 22 }; // elements converted at a time
 
 typedef struct staging {
     float *f;
-    bf16 *h;
+    halves_buffer h;
 } staging;
 
+err *halves_open(halves_buffer *h) {
+    *h = (halves_buffer){malloc((size_t)CHUNK * sizeof *h->near), malloc((size_t)CHUNK * sizeof *h->rest)};
+    return h->near && h->rest ? NULL : err_new(ERR_SYSTEM, "out of memory for reading weights");
+}
+
+void halves_close(halves_buffer *h) {
+    free(h->near);
+    free(h->rest);
+}
+
 static err *staging_open(staging *s) {
-    *s = (staging){malloc((size_t)CHUNK * 4), malloc((size_t)CHUNK * 2)};
-    return s->f && s->h ? NULL : err_new(ERR_SYSTEM, "out of memory for reading weights");
+    err *e = halves_open(&s->h);
+    s->f = malloc((size_t)CHUNK * 4);
+    return e || s->f ? e : err_new(ERR_SYSTEM, "out of memory for reading weights");
 }
 
 static void staging_close(staging *s) {
     free(s->f);
-    free(s->h);
+    halves_close(&s->h);
 }
 
-// Of n elements from `at` on, those whose optimizer state is this rank's go to `to`.
-static void put_own(part *p, const weight *w, float *to, int64_t at, const float *f, int64_t n) {
+// n bf16 weights at element `at`, and of those whose optimizer state is this rank's the other halves.
+static err *put_halves(part *p, weight *w, int64_t at, const float *f, int64_t n, halves_buffer *h) {
+    const ops *k = p->dev->ops;
     int64_t lo = at > w->own_at ? at : w->own_at;
     int64_t hi = at + n < w->own_at + w->own_n ? at + n : w->own_at + w->own_n;
-    if (hi > lo) p->dev->ops->upload(p->dev, to + (lo - w->own_at), f + (lo - at), (size_t)(hi - lo) * 4);
+    for (int64_t i = 0; i < n; i++) {
+        halves x = float_split(f[i]);
+        h->near[i] = x.near;
+        h->rest[i] = x.rest;
+    }
+    k->upload(p->dev, (bf16 *)w->w + at, h->near, (size_t)n * sizeof(bf16));
+    if (w->rest && hi > lo)
+        k->upload(p->dev, w->rest + (lo - w->own_at), h->rest + (lo - at), (size_t)(hi - lo) * sizeof(bf16));
+    return k->sync(p->dev);
 }
 
-// Puts n fp32 values at element `at` of a weight: master and working copy.
-static err *put(part *p, weight *w, int64_t at, const float *f, int64_t n, staging *s) {
-    device *d = p->dev;
+err *weights_put(part *p, weight *w, int64_t at, const float *f, int64_t n, halves_buffer *h) {
+    err *e = NULL;
+    const ops *k = p->dev->ops;
     if (p->shape.dt == DT_F32) {
-        d->ops->upload(d, (float *)w->w + at, f, (size_t)n * 4);
-        return d->ops->sync(d);
+        k->upload(p->dev, (float *)w->w + at, f, (size_t)n * 4);
+        return k->sync(p->dev);
     }
-    if (w->master) put_own(p, w, w->master, at, f, n);
-    for (int64_t i = 0; i < n; i++) s->h[i] = bf16_from_float(f[i]);
-    d->ops->upload(d, (bf16 *)w->w + at, s->h, (size_t)n * 2);
-    return d->ops->sync(d);
+    for (int64_t i = 0; i < n; i += CHUNK)
+        TRY(put_halves(p, w, at + i, f + i, n - i < CHUNK ? n - i : CHUNK, h));
+done:
+    return e;
+}
+
+static err *put(part *p, weight *w, int64_t at, int64_t n, staging *s) {
+    return weights_put(p, w, at, s->f, n, &s->h);
 }
 
 static err *must_find(const st_set *files, const char *name, const st_tensor **out) {
@@ -60,7 +84,7 @@ static err *read_slice(part *p, weight *w, const st_set *files, const st_tensor 
     for (int64_t r = 0; r < w->s.rows; r += step) {
         int64_t rows = w->s.rows - r < step ? w->s.rows - r : step, n = rows * w->s.cols, at = r * w->s.cols;
         TRY(st_read_slice(files, t, w->s.row0 + r, rows, w->s.col0, w->s.cols, DT_F32, s->f));
-        TRY(put(p, w, at, s->f, n, s));
+        TRY(put(p, w, at, n, s));
     }
 done:
     return e;
@@ -71,7 +95,7 @@ static err *put_zeros(part *p, weight *w, staging *s) {
     memset(s->f, 0, (size_t)(w->n < CHUNK ? w->n : CHUNK) * sizeof *s->f);
     for (int64_t at = 0; at < w->n; at += CHUNK)
         // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): an error ends the loop, and is returned
-        TRY(put(p, w, at, s->f, w->n - at < CHUNK ? w->n - at : CHUNK, s));
+        TRY(put(p, w, at, w->n - at < CHUNK ? w->n - at : CHUNK, s));
 done:
     return e;
 }
@@ -95,28 +119,31 @@ done:
     return err_wrap(e, "loading weights");
 }
 
-int weights_optim_kinds(dtype dt) { return dt == DT_F32 ? 2 : 3; }
-
-float *weights_optim_data(const weight *w, optim_kind k) {
-    return k == OPTIM_M ? w->m : k == OPTIM_V ? w->v : w->master;
-}
-
 // ---- distance from the donor
 
-// fp32 values of n elements of a weight, from its master copy, which this rank has.
-static err *fetch(part *p, const weight *w, int64_t at, int64_t n, float *to) {
-    const float *from = p->shape.dt == DT_F32 ? (float *)w->w + at : w->master + (at - w->own_at);
-    p->dev->ops->download(p->dev, to, from, (size_t)n * 4);
-    return p->dev->ops->sync(p->dev);
+// fp32 values of n elements of a weight, which are this rank's own: h has room for them.
+static err *fetch(part *p, const weight *w, int64_t at, int64_t n, halves_buffer *h, float *to) {
+    const ops *k = p->dev->ops;
+    if (p->shape.dt == DT_F32) {
+        k->download(p->dev, to, (float *)w->w + at, (size_t)n * 4);
+        return k->sync(p->dev);
+    }
+    k->download(p->dev, h->near, (bf16 *)w->w + at, (size_t)n * sizeof(bf16));
+    k->download(p->dev, h->rest, w->rest + (at - w->own_at), (size_t)n * sizeof(bf16));
+    err *e = k->sync(p->dev);
+    for (int64_t i = 0; i < n && !e; i++) to[i] = float_join(h->near[i], h->rest[i]);
+    return e;
 }
 
 err *weights_distance(part *p, const weight *w, const st_set *donors, double *moved, double *donor) {
     err *e = NULL;
     const st_tensor *t;
+    halves_buffer h = {0};
     int64_t step = CHUNK / 2 / w->s.cols > 0 ? CHUNK / 2 / w->s.cols : 1;
     float *now = malloc((size_t)(step * w->s.cols) * 4), *then = malloc((size_t)(step * w->s.cols) * 4);
     *moved = *donor = 0;
     if (!now || !then) FAIL(ERR_SYSTEM, "out of memory for comparing weights");
+    TRY(halves_open(&h));
     TRY(must_find(donors, w->row->donor, &t));
     int64_t share_at, share_end = weight_share(p, w, &share_at);
     share_end += share_at;
@@ -128,7 +155,7 @@ err *weights_distance(part *p, const weight *w, const st_set *donors, double *mo
             memset(then, 0, (size_t)n * sizeof *then);
         else
             TRY(st_read_slice(donors, t, w->s.row0 + r, rows, w->s.col0, w->s.cols, DT_F32, then));
-        TRY(fetch(p, w, lo, hi - lo, now + (lo - at)));
+        TRY(fetch(p, w, lo, hi - lo, &h, now + (lo - at)));
         for (int64_t i = lo - at; i < hi - at; i++) {
             double d = (double)now[i] - then[i];
             *moved += d * d;
@@ -136,6 +163,7 @@ err *weights_distance(part *p, const weight *w, const st_set *donors, double *mo
         }
     }
 done:
+    halves_close(&h);
     free(now);
     free(then);
     return e;
@@ -174,7 +202,7 @@ static err *random_weight(part *p, weight *w, uint64_t seed, staging *s) {
             int64_t row = w->s.row0 + (at + i) / w->s.cols, col = w->s.col0 + (at + i) % w->s.cols;
             s->f[i] = initial(p, w, key, row * w->row->shape[1] + col);
         }
-        TRY(put(p, w, at, s->f, n, s));
+        TRY(put(p, w, at, n, s));
     }
 done:
     return e;

@@ -1,11 +1,23 @@
-// Filling a part's weights and optimizer state: from files, slice by slice, or from a seed.
+// Filling a part's weights: from files, slice by slice, or from a seed.
 #ifndef SOLAR_WEIGHTS_H
 #define SOLAR_WEIGHTS_H
 
 #include "part.h"
 #include "safetensors.h"
 
-// Every weight of the part (and the fp32 master) from a model directory's files: this rank reads its own
+// Host memory for the two halves of some fp32 numbers (float_split).
+typedef struct halves_buffer {
+    bf16 *near;
+    int16_t *rest;
+} halves_buffer;
+err *halves_open(halves_buffer *h); // also to be closed after an error
+void halves_close(halves_buffer *h);
+
+// Puts n fp32 values, in host memory, at element `at` of a weight's slice. bf16 weights are rounded to
+// nearest; of elements whose optimizer state is this rank's no bit is lost. Not collective.
+err *weights_put(part *p, weight *w, int64_t at, const float *f, int64_t n, halves_buffer *h);
+
+// Every weight of the part, in fp32, from a model directory's files: this rank reads its own
 // slices only. donor_names: the files are the base model's, so that deepening happens here: names are the
 // donors', and rows that begin as zeros are zeros. Not collective.
 err *weights_load(part *p, const st_set *files, bool donor_names);
@@ -16,10 +28,5 @@ err *weights_random(part *p, uint64_t seed);
 // Squares of the distance of this data rank's share of a weight from its donor's in the base model's files
 // (from zeros where the row begins so), and of the donor's own norm, summed in fp64. Not collective.
 err *weights_distance(part *p, const weight *w, const st_set *donors, double *moved, double *donor);
-
-// The optimizer tensors that belong to a weight, in the order they are saved.
-typedef enum optim_kind { OPTIM_M, OPTIM_V, OPTIM_MASTER, OPTIM_KINDS } optim_kind;
-int weights_optim_kinds(dtype dt); // 2, or 3 when there is a master copy
-float *weights_optim_data(const weight *w, optim_kind k);
 
 #endif

@@ -39,6 +39,8 @@ typedef struct lanes {
 
     void (*to_float)(float *y, const bf16 *x, int64_t n);
     void (*from_float)(bf16 *y, const float *x, int64_t n);
+    void (*split)(bf16 *near, int16_t *rest, const float *x, int64_t n); // float_split
+    void (*join)(float *y, const bf16 *near, const int16_t *rest, int64_t n);
     void (*multiply)(const tile *t);
     // On pairs of bf16, by the dot instruction: both products of a pair and the sum so far in fp32, rounded
     // to nearest; subnormal inputs and results count as zero. NULL: this set has no such instruction.

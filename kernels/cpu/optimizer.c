@@ -24,6 +24,15 @@ void cpu_sumsq(device *d, double *out, const float *x, int64_t n) {
     *out = sum_pieces(cpu_of(d), x, n, cpu_of(d)->lanes->sumsq);
 }
 
+// The update of one tile. bf16 weights become fp32 ones and go back into their two halves.
+static void adamw_tile(const lanes *l, const adamw *a, const adamw_step *s, int64_t at, int64_t n) {
+    float tile[TILE], *w = row_place(a->dt, a->weight, at, tile);
+    bf16 *near = (bf16 *)a->weight + at;
+    if (a->rest) l->join(w, near, a->rest + at, n);
+    l->adamw(w, a->m + at, a->v + at, a->grad + at, s, n);
+    if (a->rest) l->split(near, a->rest + at, w, n);
+}
+
 void cpu_adamw(device *d, const adamw *a) {
     cpu_device *c = cpu_of(d);
     adamw_step s = {
@@ -36,9 +45,5 @@ void cpu_adamw(device *d, const adamw *a) {
         .eps = a->eps,
     };
     PARALLEL(c, a->n * 4)
-    for (int64_t at = 0; at < a->n; at += TILE * 8) {
-        int64_t n = smaller(a->n - at, TILE * 8);
-        c->lanes->adamw(a->master + at, a->m + at, a->v + at, a->grad + at, &s, n);
-        if (a->weight != a->master) row_write(c->lanes, a->dt, a->weight, at, a->master + at, n);
-    }
+    for (int64_t at = 0; at < a->n; at += TILE) adamw_tile(c->lanes, a, &s, at, smaller(a->n - at, TILE));
 }

@@ -58,24 +58,69 @@ __device__ static void update(float &w, float &m, float &v, float grad, const ad
     w = w * s.keep - s.rate * m / (sqrtf(v) * s.root + s.eps);
 }
 
-// `weight` may be `master`: it is written last, by the same thread.
-template <typename E, int N>
-static __global__ void adamw_kernel(float *master, E *weight, float *m, float *v, const float *grad,
-                                    int64_t n, adamw_step s) {
-    EACH_COLUMN(p, n / N) {
-        float w[N], first[N], second[N], g[N];
-        load<N>(w, master + p * N), load<N>(first, m + p * N), load<N>(second, v + p * N),
-            load<N>(g, grad + p * N);
+// N values as they lie in memory, moved in words of up to 16 bytes.
+template <int N, typename T> __device__ inline void load_raw(T (&to)[N], const T *from) {
+    using P = pack<T, N>;
 #pragma unroll
-        for (int i = 0; i < N; i++) update(w[i], first[i], second[i], g[i], s);
-        store<N>(master + p * N, w), store<N>(m + p * N, first), store<N>(v + p * N, second);
-        store<N>(weight + p * N, w);
+    for (int w = 0; w < P::WORDS; w++) {
+        const typename P::word word = reinterpret_cast<const typename P::word *>(from)[w];
+        memcpy(to + w * P::EACH, &word, sizeof word);
     }
-    EACH_COLUMN(i, n % N) {
-        int64_t at = n - n % N + i;
-        update(master[at], m[at], v[at], grad[at], s);
-        weight[at] = from_float<E>(master[at]);
+}
+
+template <int N, typename T> __device__ inline void store_raw(T *to, const T (&from)[N]) {
+    using P = pack<T, N>;
+#pragma unroll
+    for (int w = 0; w < P::WORDS; w++) {
+        typename P::word word;
+        memcpy(&word, from + w * P::EACH, sizeof word);
+        __stwb(reinterpret_cast<typename P::word *>(to) + w, word);
     }
+}
+
+// Weights in fp32: as they are, or put together from the halves.
+template <int N> __device__ inline void load_weights(float (&w)[N], const float *at, const int16_t *) {
+    load<N>(w, at);
+}
+template <int N> __device__ inline void load_weights(float (&w)[N], const bf16 *at, const int16_t *rest) {
+    bf16 near[N];
+    int16_t more[N];
+    load_raw<N>(near, at), load_raw<N>(more, rest);
+#pragma unroll
+    for (int i = 0; i < N; i++) w[i] = float_join(near[i], more[i]);
+}
+
+template <int N> __device__ inline void store_weights(float *at, int16_t *, const float (&w)[N]) {
+    store<N>(at, w);
+}
+template <int N> __device__ inline void store_weights(bf16 *at, int16_t *rest, const float (&w)[N]) {
+    bf16 near[N];
+    int16_t more[N];
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        halves h = float_split(w[i]);
+        near[i] = h.near, more[i] = h.rest;
+    }
+    store_raw<N>(at, near), store_raw<N>(rest, more);
+}
+
+template <typename E, int N>
+__device__ inline void update_pack(E *weight, int16_t *rest, float *m, float *v, const float *grad,
+                                   int64_t at, const adamw_step &s) {
+    float w[N], first[N], second[N], g[N];
+    load_weights<N>(w, weight + at, rest + at);
+    load<N>(first, m + at), load<N>(second, v + at), load<N>(g, grad + at);
+#pragma unroll
+    for (int i = 0; i < N; i++) update(w[i], first[i], second[i], g[i], s);
+    store<N>(m + at, first), store<N>(v + at, second);
+    store_weights<N>(weight + at, rest + at, w);
+}
+
+template <typename E, int N>
+static __global__ void adamw_kernel(E *weight, int16_t *rest, float *m, float *v, const float *grad,
+                                    int64_t n, adamw_step s) {
+    EACH_COLUMN(p, n / N) { update_pack<E, N>(weight, rest, m, v, grad, p * N, s); }
+    EACH_COLUMN(i, n % N) { update_pack<E, 1>(weight, rest, m, v, grad, n - n % N + i, s); }
 }
 
 void cuda_adamw(device *d, const adamw *a) {
@@ -88,14 +133,14 @@ void cuda_adamw(device *d, const adamw *a) {
         static_cast<float>(a->lr / (1.0 - std::pow(static_cast<double>(a->beta1), a->step))),
         static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(static_cast<double>(a->beta2), a->step))),
         a->eps};
-    bool wide = aligned(16, a->master, a->weight, a->m, a->v, a->grad);
+    bool wide = aligned(16, a->weight, a->rest, a->m, a->v, a->grad);
     with_type(a->dt, [&](auto element) {
         using E = decltype(element);
         with_width<float>(wide, [&](auto width) {
             constexpr int N = decltype(width)::value;
             plane at(a->n > 0, pieces(a->n, N));
-            launch(c, "adamw", adamw_kernel<E, N>, at.grid, at.block, 0, a->master, (E *)a->weight, a->m,
-                   a->v, a->grad, a->n, s);
+            launch(c, "adamw", adamw_kernel<E, N>, at.grid, at.block, 0, (E *)a->weight, a->rest, a->m, a->v,
+                   a->grad, a->n, s);
         });
     });
 }

@@ -249,10 +249,9 @@ static void plan_sumsq(device *d, double *out, const float *x, int64_t n) {
     tell_bytes(d, OP_OPTIMIZER, DT_F32, size(DT_F32, n));
 }
 
-// Gradient read; master weights and both moments read and written; working copy written.
+// Gradient read; weights (of bf16 both halves) and both moments read and written.
 static void plan_adamw(device *d, const struct adamw *a) {
-    double copy = a->dt == DT_F32 ? 0 : size(a->dt, a->n);
-    tell_bytes(d, OP_OPTIMIZER, DT_F32, 7 * size(DT_F32, a->n) + copy);
+    tell_bytes(d, OP_OPTIMIZER, DT_F32, 7 * size(DT_F32, a->n));
 }
 
 static const ops plan_ops = {

@@ -1,4 +1,4 @@
-// Cross-entropy over a split vocabulary, sums, AdamW, and the device itself.
+// Cross-entropy over a split vocabulary, sums, and the device itself.
 #include "ops_check.h"
 
 static double log_sum_exp(const double *x, int64_t n) {
@@ -165,66 +165,6 @@ static void test_sums(void **state) {
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) run_case(sum_case, sizes + i);
 }
 
-// ---- AdamW
-
-static void adamw_reference(const adamw *a, double *w, double *m, double *v, const double *grad) {
-    double bias1 = 1 - pow(a->beta1, (double)a->step), bias2 = 1 - pow(a->beta2, (double)a->step);
-    for (int64_t i = 0; i < a->n; i++) {
-        double g = grad[i] * a->grad_scale;
-        w[i] *= 1 - (double)a->lr * a->decay;
-        m[i] += (1 - (double)a->beta1) * (g - m[i]);
-        v[i] = a->beta2 * v[i] + (1 - (double)a->beta2) * g * g;
-        w[i] -= a->lr / bias1 * m[i] / (sqrt(v[i]) / sqrt(bias2) + a->eps);
-    }
-}
-
-static void adamw_case(run *r, const int64_t *s) {
-    int64_t n = s[0];
-    buffer *master = filled(r, DT_F32, n, 1),
-           *weight = r->dt == DT_F32 && s[1] ? master : poisoned(r, r->dt, n);
-    buffer *m = filled(r, DT_F32, n, 0.1), *v = poisoned(r, DT_F32, n), *grad = filled(r, DT_F32, n, 2);
-    for (int64_t i = 0; i < n; i++) set_element(v, i, fabs(uniform(r)) * 0.01);
-    adamw a = {.dt = r->dt,
-               .n = n,
-               .master = master->data,
-               .weight = weight->data,
-               .m = m->data,
-               .v = v->data,
-               .grad = grad->data,
-               .grad_scale = 0.7f,
-               .lr = 0.01f,
-               .beta1 = 0.9f,
-               .beta2 = 0.95f,
-               .eps = 1e-8f,
-               .decay = 0.1f};
-    double *w64 = zeros(n), *m64 = zeros(n), *v64 = zeros(n);
-    memcpy(w64, master->value, (size_t)n * sizeof(double));
-    memcpy(m64, m->value, (size_t)n * sizeof(double));
-    memcpy(v64, v->value, (size_t)n * sizeof(double));
-    for (a.step = 1; a.step <= 5; a.step++) {
-        adamw_reference(&a, w64, m64, v64, grad->value);
-        r->dev->ops->adamw(r->dev, &a);
-    }
-    expect(r, master, w64, 1e-6, "adamw weights");
-    expect(r, m, m64, 1e-6, "adamw m");
-    expect(r, v, v64, 1e-6, "adamw v");
-    for (int64_t i = 0; i < n; i++) {
-        double w = element_at(master, i);
-        assert_true(element_at(weight, i) ==
-                    (r->dt == DT_F32 ? w : bf16_to_float(bf16_from_float((float)w))));
-    }
-    free(w64);
-    free(m64);
-    free(v64);
-}
-
-static void test_adamw(void **state) {
-    (void)state;
-    static const int64_t sizes[] = {1, 3, 7, 17, 65, 1000, 30001};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        for (int64_t own = 0; own < 2; own++) run_case(adamw_case, (int64_t[]){sizes[i], own});
-}
-
 // ---- the device
 
 static void test_device(void **state) {
@@ -258,7 +198,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_xent_reference), cmocka_unit_test(test_xent),
         cmocka_unit_test(test_bad_logits),     cmocka_unit_test(test_sums),
-        cmocka_unit_test(test_adamw),          cmocka_unit_test(test_device),
+        cmocka_unit_test(test_device),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
