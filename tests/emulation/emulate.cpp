@@ -14,6 +14,7 @@
 #include "cublas_v2.h"
 #include "cuda_bf16.h"
 #include "cuda_runtime.h"
+#include "streams.h"
 
 namespace {
 
@@ -198,10 +199,7 @@ void emulated_allow(const void *kernel, size_t shared) {
     if (shared <= SHARED) m().allowed[kernel] = shared;
 }
 
-cudaError_t emulated_launch(const void *kernel, const cudaLaunchConfig_t *c,
-                            const std::function<void()> &body) {
-    cudaError_t status = check_launch(kernel, c);
-    if (status != cudaSuccess) return status;
+static void run_grid(const cudaLaunchConfig_t *c, const std::function<void()> &body) {
     size_t n = static_cast<size_t>(c->blockDim.x) * c->blockDim.y;
     make_threads(n);
     gridDim = c->gridDim, blockDim = c->blockDim, m().body = &body;
@@ -212,10 +210,20 @@ cudaError_t emulated_launch(const void *kernel, const cudaLaunchConfig_t *c,
             run_block(n);
             if (c->dynamicSmemBytes > 0) check_shared(c->dynamicSmemBytes);
         }
+}
+
+cudaError_t emulated_launch(const void *kernel, const cudaLaunchConfig_t *c,
+                            const std::function<void()> &body) {
+    cudaError_t status = check_launch(kernel, c);
+    if (status != cudaSuccess) return status;
+    emulated_push(c->stream, [config = *c, body] {
+        run_grid(&config, body);
+        return true;
+    });
     return cudaSuccess;
 }
 
-// ---- the runtime: work is done at once, device memory is memory
+// ---- the runtime: device memory is memory; streams are in streams.cpp
 
 const char *cudaGetErrorName(cudaError_t) { return "emulated"; }
 const char *cudaGetErrorString(cudaError_t e) {
@@ -231,12 +239,6 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr a, int) {
     *value = a == cudaDevAttrComputeCapabilityMajor ? 8 : 0;
     return cudaSuccess;
 }
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
-    *s = nullptr;
-    return cudaSuccess;
-}
-cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaMalloc(void **p, size_t bytes) {
     constexpr size_t ALIGN = 256, MOST = static_cast<size_t>(1) << 32;
     if (bytes > MOST || posix_memalign(p, ALIGN, bytes) != 0) return cudaErrorMemoryAllocation;
@@ -244,6 +246,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
     return cudaSuccess;
 }
 cudaError_t cudaFree(void *p) {
+    cudaDeviceSynchronize(); // as on a real one
     std::free(p);
     return cudaSuccess;
 }
@@ -251,30 +254,25 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
     *free_bytes = *total = 0;
     return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind, cudaStream_t) {
-    std::memcpy(to, from, bytes);
-    return cudaSuccess;
-}
-cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t) {
-    std::memset(to, value, bytes);
-    return cudaSuccess;
-}
-cudaError_t cudaMemset2DAsync(void *to, size_t pitch, int value, size_t width, size_t height, cudaStream_t) {
-    if (pitch < width) return cudaErrorInvalidValue;
-    for (size_t i = 0; i < height; i++) std::memset(static_cast<char *>(to) + i * pitch, value, width);
-    return cudaSuccess;
-}
-
 // ---- cuBLAS: its definition, column by column
 
 const char *cublasGetStatusName(cublasStatus_t) { return "emulated"; }
 const char *cublasGetStatusString(cublasStatus_t) { return "invalid value"; }
+struct emulated_blas {
+    cudaStream_t stream = nullptr;
+};
 cublasStatus_t cublasCreate(cublasHandle_t *h) {
-    *h = nullptr;
+    *h = new emulated_blas;
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasDestroy(cublasHandle_t) { return CUBLAS_STATUS_SUCCESS; }
-cublasStatus_t cublasSetStream(cublasHandle_t, cudaStream_t) { return CUBLAS_STATUS_SUCCESS; }
+cublasStatus_t cublasDestroy(cublasHandle_t h) {
+    delete h;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasSetStream(cublasHandle_t h, cudaStream_t s) {
+    h->stream = s;
+    return CUBLAS_STATUS_SUCCESS;
+}
 cublasStatus_t cublasSetWorkspace(cublasHandle_t, void *, size_t) { return CUBLAS_STATUS_SUCCESS; }
 cublasStatus_t cublasSetMathMode(cublasHandle_t, int) { return CUBLAS_STATUS_SUCCESS; }
 
@@ -290,7 +288,7 @@ static void set_element(void *base, cudaDataType_t type, int64_t i, float x) {
         static_cast<bf16 *>(base)[i] = bf16_from_float(x);
 }
 
-cublasStatus_t cublasGemmEx_64(cublasHandle_t, cublasOperation_t op_a, cublasOperation_t op_b, int64_t m,
+cublasStatus_t cublasGemmEx_64(cublasHandle_t h, cublasOperation_t op_a, cublasOperation_t op_b, int64_t m,
                                int64_t n, int64_t k, const void *alpha, const void *a, cudaDataType_t a_type,
                                int64_t lda, const void *b, cudaDataType_t b_type, int64_t ldb,
                                const void *beta, void *c, cudaDataType_t c_type, int64_t ldc,
@@ -299,14 +297,17 @@ cublasStatus_t cublasGemmEx_64(cublasHandle_t, cublasOperation_t op_a, cublasOpe
     float by = *static_cast<const float *>(alpha), keep = *static_cast<const float *>(beta);
     if (lda < (ta ? k : m) || ldb < (tb ? n : k) || ldc < m || a_type != b_type)
         return CUBLAS_STATUS_INVALID_VALUE;
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t i = 0; i < m; i++) {
-            double sum = 0;
-            for (int64_t p = 0; p < k; p++)
-                sum += static_cast<double>(element(a, a_type, ta ? p + i * lda : i + p * lda)) *
-                       element(b, b_type, tb ? j + p * ldb : p + j * ldb);
-            float old = keep == 0 ? 0 : keep * element(c, c_type, i + j * ldc);
-            set_element(c, c_type, i + j * ldc, static_cast<float>(by * sum + old));
-        }
+    emulated_push(h->stream, [=] {
+        for (int64_t j = 0; j < n; j++)
+            for (int64_t i = 0; i < m; i++) {
+                double sum = 0;
+                for (int64_t p = 0; p < k; p++)
+                    sum += static_cast<double>(element(a, a_type, ta ? p + i * lda : i + p * lda)) *
+                           element(b, b_type, tb ? j + p * ldb : p + j * ldb);
+                float old = keep == 0 ? 0 : keep * element(c, c_type, i + j * ldc);
+                set_element(c, c_type, i + j * ldc, static_cast<float>(by * sum + old));
+            }
+        return true;
+    });
     return CUBLAS_STATUS_SUCCESS;
 }
