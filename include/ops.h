@@ -5,7 +5,8 @@
 // - `dt` is the element type of activations and weights (DT_F32 or DT_BF16). Arithmetic inside an op
 //   is fp32, results are rounded once to `dt`. Gradients of weights are fp32 and always ADDED to.
 // - Operations are queued on the device in call order and return nothing; a failure is kept and
-//   returned by the next `sync`. The CPU device works at once.
+//   returned by the next `sync`. The CPU device works at once. A device may have several queues, which
+//   work beside each other; unless said otherwise everything is queued on QUEUE_COMPUTE.
 // - Nothing in an op depends on the number of threads: the same call gives the same bits.
 // - Nothing allocates, except scratch of the device on the first call that needs as much.
 // - Not collective: a device belongs to one rank, and is used by one thread of it.
@@ -72,6 +73,32 @@ typedef struct adamw {
     int64_t step; // 1 for the first update
 } adamw;
 
+// Queues of a device. What is queued on one is done in order; between queues only events say what comes
+// first.
+typedef enum queue {
+    QUEUE_COMPUTE, // the work of the step
+    QUEUE_REDUCE,  // sums of gradients over ranks
+    QUEUE_FETCH,   // copies to the host, and
+    QUEUE_STORE,   // from it
+    // messages of a pipeline, by where they come from or go to (comm.h)
+    QUEUE_FORWARD_OUT,
+    QUEUE_FORWARD_IN,
+    QUEUE_BACKWARD_OUT,
+    QUEUE_BACKWARD_IN,
+    QUEUES,
+} queue;
+typedef struct event event; // a point in a queue; NULL on a device that works at once
+
+// out[n] = the rows in order, added in fp32 and rounded once to `out_dt`. Row r is at rows + r*ld elements,
+// but for row `own_row`, which is at `own`. `out` may be `own` if the types are the same.
+typedef struct row_sum {
+    dtype dt, out_dt; // of the rows; of out
+    int64_t count, ld, n;
+    const void *rows, *own;
+    int64_t own_row; // 0 <= own_row < count
+    void *out;
+} row_sum;
+
 typedef struct ops {
     const char *name; // "cpu", "cuda"
     bool host_memory; // device pointers may be read and written by the host
@@ -84,8 +111,33 @@ typedef struct ops {
     void (*download)(device *d, void *host, const void *src, size_t bytes); // complete on return
     void (*copy)(device *d, void *dst, const void *src, size_t bytes);
     void (*zero)(device *d, void *dst, size_t bytes);
-    err *(*sync)(device *d); // waits for all queued work, returns its first error
+    err *(*sync)(device *d);    // waits for all work of the current queue, returns the first error
+    err *(*failure)(device *d); // the first error so far, without waiting
     void (*close)(device *d);
+
+    // ---- queues and events
+    void (*use)(device *d, queue q); // the current queue from here on: where everything else is queued
+    err *(*event_open)(device *d, event **out);
+    void (*event_close)(device *d, event *e);
+    void (*mark)(device *d, event *e);   // e is reached when what is on the current queue by now is done
+    void (*follow)(device *d, event *e); // what comes on the current queue from here on waits for e
+    bool (*reached)(device *d,
+                    event *e); // asks, and does not wait; any thread. Also true when work has failed
+    // What a library that queues work of its own takes for the current queue (cudaStream_t).
+    void *(*native_queue)(device *d);
+    // While the host waits for the device, it asks `watch` now and then; an error of it is the end of the
+    // wait, and the device's own from there on. NULL: nobody is asked.
+    void (*watch)(device *d, err *(*watch)(void *who), void *who);
+    // Host memory that `fetch` and `store` may use: taken in and let go. The memory stays the caller's.
+    err *(*pin)(device *d, void *host, size_t bytes);
+    void (*unpin)(device *d, void *host);
+    void (*fetch)(device *d, void *host, const void *src, size_t bytes); // as download and upload, but queued
+    void (*store)(device *d, void *dst, const void *host, size_t bytes);
+    // Names the work between the two to whoever looks on (a profiler); nested.
+    void (*range_begin)(device *d, const char *name);
+    void (*range_end)(device *d);
+    // Bytes of the device in use, by anybody, and all that it has; 0 where it is the host's memory.
+    void (*memory)(device *d, size_t *used, size_t *total);
 
     // ---- linear layers
     void (*product)(device *d, const struct product *p);
@@ -142,6 +194,7 @@ typedef struct ops {
 
     // ---- elementwise and optimizer
     void (*add)(device *d, dtype dt, void *y, const void *x, int64_t n); // y += x
+    void (*sum_rows)(device *d, const struct row_sum *s);
     void (*cast)(device *d, dtype to, void *dst, dtype from, const void *src, int64_t n);
     // *out (device memory) = sum of squares in fp64, fixed order; NaN and Inf come through
     void (*sumsq)(device *d, double *out, const float *x, int64_t n);

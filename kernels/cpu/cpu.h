@@ -93,6 +93,7 @@ void cpu_swiglu(device *d, dtype dt, void *y, const void *gu, int64_t T, int64_t
 void cpu_swiglu_grad(device *d, dtype dt, void *dgu, const void *dy, const void *gu, int64_t T, int64_t f);
 void cpu_add(device *d, dtype dt, void *y, const void *x, int64_t n);
 void cpu_cast(device *d, dtype to, void *dst, dtype from, const void *src, int64_t n);
+void cpu_sum_rows(device *d, const row_sum *s);
 
 void cpu_attention(device *d, const attention *a);      // attention.c
 void cpu_attention_grad(device *d, const attention *a); // attention_grad.c

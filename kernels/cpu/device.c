@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "at_once.h"
 #include "cpu.h"
 
 enum { ALIGN = 64 };
@@ -84,7 +85,11 @@ static const ops cpu_ops = {
     .copy = cpu_copy,
     .zero = cpu_zero,
     .sync = cpu_sync,
+    .failure = cpu_sync,
     .close = cpu_close,
+    AT_ONCE,
+    .fetch = cpu_copy,
+    .store = cpu_copy,
     .product = cpu_product,
     .bias = cpu_bias,
     .bias_grad = cpu_bias_grad,
@@ -102,6 +107,7 @@ static const ops cpu_ops = {
     .xent_grad = cpu_xent_grad,
     .add = cpu_add,
     .cast = cpu_cast,
+    .sum_rows = cpu_sum_rows,
     .sumsq = cpu_sumsq,
     .sum = cpu_sum,
     .adamw = cpu_adamw,

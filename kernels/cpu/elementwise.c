@@ -90,3 +90,24 @@ void cpu_cast(device *d, dtype to, void *dst, dtype from, const void *src, int64
             c->lanes->from_float((bf16 *)dst + at, (const float *)src + at, count);
     }
 }
+
+static const void *row_of(const row_sum *s, int64_t r, int64_t at) {
+    return r == s->own_row ? element(s->dt, s->own, at) : element(s->dt, s->rows, r * s->ld + at);
+}
+
+static void sum_piece(const lanes *l, const row_sum *s, int64_t at, int64_t end) {
+    float sum[TILE], row[TILE];
+    for (; at < end; at += TILE) {
+        int64_t n = smaller(end - at, TILE);
+        row_read(l, s->dt, sum, row_of(s, 0, at), 0, n);
+        for (int64_t r = 1; r < s->count; r++)
+            l->add(sum, sum, row_get(l, s->dt, row_of(s, r, at), 0, row, n), n);
+        row_write(l, s->out_dt, s->out, at, sum, n);
+    }
+}
+
+void cpu_sum_rows(device *d, const row_sum *s) {
+    cpu_device *c = cpu_of(d);
+    PARALLEL(c, s->n * s->count)
+    for (int64_t at = 0; at < s->n; at += PIECE) sum_piece(c->lanes, s, at, smaller(s->n, at + PIECE));
+}

@@ -56,14 +56,14 @@ static void cuda_upload(device *d, void *dst, const void *host, size_t bytes) {
     cuda_device *c = cuda_enter(d);
     if (!bytes) return;
     cuda_check(c, "upload", cudaMemcpyAsync(dst, host, bytes, cudaMemcpyHostToDevice, c->stream));
-    cuda_check(c, "upload", cudaStreamSynchronize(c->stream));
+    cuda_wait(c, "upload");
 }
 
 static void cuda_download(device *d, void *host, const void *src, size_t bytes) {
     cuda_device *c = cuda_enter(d);
     if (!bytes) return;
     cuda_check(c, "download", cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost, c->stream));
-    cuda_check(c, "download", cudaStreamSynchronize(c->stream));
+    cuda_wait(c, "download");
 }
 
 static void cuda_copy(device *d, void *dst, const void *src, size_t bytes) {
@@ -76,19 +76,23 @@ static void cuda_zero(device *d, void *dst, size_t bytes) {
     if (bytes) cuda_check(c, "zero", cudaMemsetAsync(dst, 0, bytes, c->stream));
 }
 
-static err *cuda_sync(device *d) {
-    cuda_device *c = cuda_enter(d);
-    cuda_check(c, "sync", cudaStreamSynchronize(c->stream));
+static err *cuda_failure(device *d) {
+    cuda_device *c = cuda_of(d);
     err *e = c->failed;
     c->failed = NULL;
     return e;
+}
+
+static err *cuda_sync(device *d) {
+    cuda_wait(cuda_enter(d), "sync");
+    return cuda_failure(d);
 }
 
 static void cuda_close(device *d) {
     if (!d) return;
     cuda_device *c = cuda_enter(d);
     if (c->blas) cublasDestroy(c->blas);
-    if (c->stream) cudaStreamDestroy(c->stream);
+    cuda_queues_close(c);
     if (c->workspace) cudaFree(c->workspace);
     if (c->sums) cudaFree(c->sums);
     err_free(c->failed);
@@ -105,7 +109,23 @@ static const ops cuda_ops = {
     .copy = cuda_copy,
     .zero = cuda_zero,
     .sync = cuda_sync,
+    .failure = cuda_failure,
     .close = cuda_close,
+    .use = cuda_use,
+    .event_open = cuda_event_open,
+    .event_close = cuda_event_close,
+    .mark = cuda_mark,
+    .follow = cuda_follow,
+    .reached = cuda_reached,
+    .native_queue = cuda_native_queue,
+    .watch = cuda_watch,
+    .pin = cuda_pin,
+    .unpin = cuda_unpin,
+    .fetch = cuda_fetch,
+    .store = cuda_store,
+    .range_begin = cuda_range_begin,
+    .range_end = cuda_range_end,
+    .memory = cuda_memory,
     .product = cuda_product,
     .bias = cuda_bias,
     .bias_grad = cuda_bias_grad,
@@ -123,6 +143,7 @@ static const ops cuda_ops = {
     .xent_grad = cuda_xent_grad,
     .add = cuda_add,
     .cast = cuda_cast,
+    .sum_rows = cuda_sum_rows,
     .sumsq = cuda_sumsq,
     .sum = cuda_sum,
     .adamw = cuda_adamw,
@@ -197,7 +218,7 @@ err *cuda_open(int index, device **out) {
     c->base.ops = &cuda_ops;
     c->index = index % count;
     TRY(check_gpu(c->index));
-    TRY(cuda_try(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "its stream"));
+    TRY(cuda_queues_open(c));
     TRY(cuda_try(cudaMalloc(&c->workspace, WORKSPACE), "memory for cuBLAS"));
     TRY(cuda_try(cudaMalloc((void **)&c->sums, SUM_PIECES * sizeof *c->sums), "memory for sums"));
     TRY(open_blas(c));

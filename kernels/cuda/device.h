@@ -17,7 +17,11 @@ enum { SUM_PIECES = 1024 };
 typedef struct cuda_device {
     device base;
     int index;           // of the GPU
-    cudaStream_t stream; // all work is queued here, in call order
+    cudaStream_t stream; // the current one of `streams`: work is queued here, in call order
+    cudaStream_t streams[QUEUES];
+    err *(*watch)(void *who); // asked while the host waits; NULL: nobody
+    void *who;
+    bool lost; // a wait was given up: what is queued may never end
     cublasHandle_t blas;
     void *workspace; // of blas
     double *sums;    // [SUM_PIECES] on the GPU
@@ -29,8 +33,29 @@ cuda_device *cuda_enter(device *d);
 // Keeps the first failure for the next sync.
 void cuda_fail(cuda_device *c, err *e);
 void cuda_check(cuda_device *c, const char *op, cudaError_t status);
+// Waits for the current stream, asking `watch`; fails as the op that is named.
+void cuda_wait(cuda_device *c, const char *op); // queues.c
 // Whether this program holds code for the current GPU (elementwise.cu).
 cudaError_t cuda_code_present(void);
+
+// ---- queues.c
+err *cuda_queues_open(cuda_device *c);
+void cuda_queues_close(cuda_device *c);
+void cuda_use(device *d, queue q);
+err *cuda_event_open(device *d, event **out);
+void cuda_event_close(device *d, event *e);
+void cuda_mark(device *d, event *e);
+void cuda_follow(device *d, event *e);
+bool cuda_reached(device *d, event *e);
+void *cuda_native_queue(device *d);
+void cuda_watch(device *d, err *(*watch)(void *who), void *who);
+err *cuda_pin(device *d, void *host, size_t bytes);
+void cuda_unpin(device *d, void *host);
+void cuda_fetch(device *d, void *host, const void *src, size_t bytes);
+void cuda_store(device *d, void *dst, const void *host, size_t bytes);
+void cuda_range_begin(device *d, const char *name);
+void cuda_range_end(device *d);
+void cuda_memory(device *d, size_t *used, size_t *total);
 
 // ---- the ops, by file
 void cuda_product(device *d, const product *p); // product.cu
@@ -54,6 +79,7 @@ void cuda_swiglu(device *d, dtype dt, void *y, const void *gu, int64_t T, int64_
 void cuda_swiglu_grad(device *d, dtype dt, void *dgu, const void *dy, const void *gu, int64_t T, int64_t f);
 void cuda_add(device *d, dtype dt, void *y, const void *x, int64_t n);
 void cuda_cast(device *d, dtype to, void *dst, dtype from, const void *src, int64_t n);
+void cuda_sum_rows(device *d, const row_sum *s);
 
 void cuda_attention(device *d, const attention *a);      // attention.cu
 void cuda_attention_grad(device *d, const attention *a); // attention_grad.cu

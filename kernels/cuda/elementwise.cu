@@ -160,6 +160,48 @@ void cuda_cast(device *d, dtype to, void *dst, dtype from, const void *src, int6
     });
 }
 
+template <typename E, typename F, int N>
+static __global__ void sum_rows_kernel(F *out, const E *rows, int64_t ld, const E *own, int own_row,
+                                       int count, int64_t n) {
+    EACH_COLUMN(p, n / N) {
+        float sum[N] = {}, v[N];
+        for (int r = 0; r < count; r++) {
+            load<N>(v, (r == own_row ? own : rows + r * ld) + p * N);
+#pragma unroll
+            for (int i = 0; i < N; i++) sum[i] = r == 0 ? v[i] : sum[i] + v[i];
+        }
+        store<N>(out + p * N, sum);
+    }
+    EACH_COLUMN(i, n % N) {
+        int64_t at = n - n % N + i;
+        float sum = 0;
+        for (int r = 0; r < count; r++) {
+            float x = to_float((r == own_row ? own : rows + r * ld)[at]);
+            sum = r == 0 ? x : sum + x;
+        }
+        out[at] = from_float<F>(sum);
+    }
+}
+
+void cuda_sum_rows(device *d, const row_sum *s) {
+    cuda_device *c = cuda_enter(d);
+    if (s->n <= 0) return;
+    bool wide =
+        aligned(16, s->rows, s->own, s->out) && static_cast<size_t>(s->ld) * dtype_size(s->dt) % 16 == 0;
+    with_type(s->dt, [&](auto element) {
+        using E = decltype(element);
+        with_type(s->out_dt, [&](auto result) {
+            using F = decltype(result);
+            with_width<bf16>(wide, [&](auto width) { // 8 elements: 16 bytes, or twice that
+                constexpr int N = decltype(width)::value;
+                plane at(1, pieces(s->n, N));
+                launch(c, "sum of rows", sum_rows_kernel<E, F, N>, at.grid, at.block, 0, (F *)s->out,
+                       (const E *)s->rows, s->ld, (const E *)s->own, (int)s->own_row, (int)s->count, s->n);
+            });
+        });
+    });
+}
+
 cudaError_t cuda_code_present(void) {
     cudaFuncAttributes attributes;
     return cudaFuncGetAttributes(&attributes, add_kernel<float, 1>);

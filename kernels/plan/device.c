@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../cpu/at_once.h"
 #include "cost.h"
 
 enum { ALIGN = 64 };
@@ -243,6 +244,10 @@ static void plan_cast(device *d, dtype to, void *dst, dtype from, const void *sr
     tell_bytes(d, OP_LAYER, from, size(to, n) + size(from, n));
 }
 
+static void plan_sum_rows(device *d, const struct row_sum *s) {
+    tell_bytes(d, OP_LAYER, s->dt, size(s->dt, s->count * s->n) + size(s->out_dt, s->n));
+}
+
 static void plan_sumsq(device *d, double *out, const float *x, int64_t n) {
     (void)out;
     (void)x;
@@ -265,7 +270,11 @@ static const ops plan_ops = {
     .copy = plan_copy,
     .zero = plan_zero,
     .sync = plan_sync,
+    .failure = plan_sync,
     .close = plan_close,
+    AT_ONCE,
+    .fetch = plan_download,
+    .store = plan_upload,
     .product = plan_product,
     .bias = plan_bias,
     .bias_grad = plan_bias_grad,
@@ -283,6 +292,7 @@ static const ops plan_ops = {
     .xent_grad = plan_xent_grad,
     .add = plan_add,
     .cast = plan_cast,
+    .sum_rows = plan_sum_rows,
     .sumsq = plan_sumsq,
     .sum = plan_sumsq,
     .adamw = plan_adamw,

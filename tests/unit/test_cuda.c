@@ -425,6 +425,95 @@ static void add_and_cast_case(bench *b, const int64_t *s) {
     }
 }
 
+// Rows as three ranks sent them, the second of them at another place.
+static void sum_rows_case(bench *b, const int64_t *s) {
+    dtype dt = b->cpu.dt;
+    int64_t n = s[0], ld = n + s[1];
+    twin *rows = random_twin(b, dt, 3 * ld, 1), *own = random_twin(b, dt, n, 1);
+    twin *wide = nan_twin(b, DT_F32, n);
+    for (int side = 0; side < SIDES; side++) {
+        row_sum sum = {.dt = dt,
+                       .out_dt = DT_F32,
+                       .count = 3,
+                       .ld = ld,
+                       .n = n,
+                       .rows = AT(rows),
+                       .own = AT(own),
+                       .own_row = 1,
+                       .out = AT(wide)};
+        b->dev[side]->ops->sum_rows(b->dev[side], &sum);
+        sum.out_dt = dt, sum.out = AT(own);
+        b->dev[side]->ops->sum_rows(b->dev[side], &sum);
+    }
+    same(b, wide, 0, "sum of rows");
+    same(b, own, 0, "sum of rows in place");
+}
+
+static void test_sum_rows(void **state) {
+    BENCH
+    static const int64_t sizes[][2] = {{1, 0}, {7, 1}, {64, 0}, {1000, 0}, {1001, 3}, {10008, 8}};
+    for (size_t i = 0; i < COUNT(sizes); i++) run_both(b, sum_rows_case, sizes[i]);
+}
+
+// A copy on another queue that waits for the work, and work that waits for the copy.
+static void test_queues(void **state) {
+    BENCH
+    device *d = b->dev[GPU];
+    enum { N = 1 << 16 };
+    float *x = NULL, *host = aligned_alloc(64, N * sizeof *host);
+    event *ready = NULL, *copied = NULL;
+    assert_non_null(host);
+    assert_null(d->ops->alloc(d, N * sizeof *x, (void **)&x));
+    assert_null(d->ops->pin(d, host, N * sizeof *host));
+    assert_null(d->ops->event_open(d, &ready));
+    assert_null(d->ops->event_open(d, &copied));
+    assert_true(d->ops->reached(d, copied)); // nothing was marked
+    for (int i = 0; i < N; i++) host[i] = 1;
+    d->ops->store(d, x, host, N * sizeof *x);
+    for (int i = 0; i < 5; i++) d->ops->add(d, DT_F32, x, x, N);
+    d->ops->mark(d, ready);
+    d->ops->use(d, QUEUE_FETCH);
+    d->ops->follow(d, ready);
+    d->ops->fetch(d, host, x, N * sizeof *x);
+    d->ops->mark(d, copied);
+    d->ops->use(d, QUEUE_COMPUTE);
+    d->ops->follow(d, copied);
+    d->ops->zero(d, x, N * sizeof *x);
+    while (!d->ops->reached(d, copied)) continue;
+    for (int i = 0; i < N; i++) assert_float_equal(host[i], 32, 0);
+    d->ops->download(d, host, x, N * sizeof *x);
+    for (int i = 0; i < N; i++) assert_float_equal(host[i], 0, 0);
+    assert_null(d->ops->sync(d));
+    d->ops->event_close(d, ready);
+    d->ops->event_close(d, copied);
+    d->ops->unpin(d, host);
+    d->ops->free(d, x);
+    free(host);
+}
+
+static err *lose_patience(void *count) {
+    return ++*(int *)count < 3 ? NULL : err_new(ERR_PEER, "nobody comes");
+}
+
+// Who watches is asked while the host waits, and ends the wait.
+static void test_watch(void **state) {
+    BENCH
+    device *d = NULL;
+    int asked = 0;
+    void *x = NULL;
+    enum { BYTES = 1 << 16, OPS = 4000 };
+    assert_null(cuda_open(0, &d));
+    assert_null(d->ops->alloc(d, BYTES, &x));
+    d->ops->watch(d, lose_patience, &asked);
+    for (int i = 0; i < OPS; i++) d->ops->zero(d, x, BYTES);
+    err *e = d->ops->sync(d);
+    assert_int_equal(err_get_code(e), ERR_PEER);
+    assert_int_equal(asked, 3);
+    err_free(e);
+    d->ops->free(d, x);
+    d->ops->close(d);
+}
+
 static void test_add_and_cast(void **state) {
     BENCH
     static const int64_t sizes[] = {1, 3, 7, 17, 64, 1000, 10001};
@@ -767,6 +856,8 @@ int main(void) {
         cmocka_unit_test(test_sums),      cmocka_unit_test(test_bad_logits),
         cmocka_unit_test(test_adamw),     cmocka_unit_test(test_attention),
         cmocka_unit_test(test_decoding),  cmocka_unit_test(test_hard_scores),
+        cmocka_unit_test(test_sum_rows),  cmocka_unit_test(test_queues),
+        cmocka_unit_test(test_watch),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }
