@@ -3,6 +3,8 @@
 # usage: make -f tests/emulation/emulation.mk BUILD=build kernels|program        from the repository's root
 MAKEFLAGS += --no-builtin-rules -j2
 BUILD ?= build
+# one name for each file, as what depends on what is kept by name
+override BUILD := $(abspath $(BUILD))
 HERE  := tests/emulation
 TO    := $(BUILD)/emulation
 SAN   := -fsanitize=address,undefined -fno-sanitize-recover=undefined
