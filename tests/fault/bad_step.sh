@@ -8,9 +8,9 @@ model m 4 2 true
 config "$T/c.yaml" "$T/m"
 mesh=(model.init=random mesh.pipeline=2 mesh.tensor=2)
 nan_step() { # RUN RANK STEP [KEY=VALUE]...
-    local run=$1
-    shift
-    mpirun -np 4 "$BUILD/tests/nan_step" "$T/c.yaml" "$run" "$@" "${mesh[@]}" >"$run.log" 2>&1 </dev/null
+    local run=$1 rank=$2 step=$3
+    shift 3
+    mpirun -np 4 "$BUILD/tests/trouble" "$T/c.yaml" "$run" "$rank" "$step" nan "$@" "${mesh[@]}" >"$run.log" 2>&1 </dev/null
 }
 sets=()
 for s in "${mesh[@]}"; do sets+=(--set "$s"); done

@@ -1,7 +1,7 @@
 #!/bin/bash
 # A rank that stops answering ends the job with exit status 8 and one message that names it, whoever waits for whom;
 # a signal to all ranks, twice, saves once; what is not finite ends with 7 and is never saved.
-# limit: 200
+# limit: 400
 cd "$(dirname "$0")" && . ../layout/lib.sh
 
 tokens "$T/train.h5" ../../LICENSE
@@ -17,20 +17,40 @@ begin() { # starts $run and waits until it steps
     for _ in $(seq 600); do [ "$(grep -c grad_norm "$run/metrics.jsonl" 2>/dev/null)" -gt 5 ] 2>/dev/null && break; sleep 0.1; done
 }
 
-for rank in 0 3; do
-    run="$T/stopped-$rank"
-    begin --set timeout.step=6
-    for p in $(ranks_of); do
-        grep -qz "^OMPI_COMM_WORLD_RANK=$rank$" "/proc/$p/environ" && kill -STOP "$p" && break
-    done
-    wait $pid
+# trouble WHAT RANK: a run in whose step 7 (or at whose second save, evaluation or, resumed, reading) the rank is stopped
+# or killed in that phase.
+trouble() {
+    local signal=${1%:*} phase=${1#*:} rank=$2 number sets=() s shim=()
+    number=$([ "$signal" = stop ] && echo -1 || echo -2)
+    run="$T/$signal-$phase-$rank"
+    for s in "${endless[@]}" --set timeout.step=6 --set timeout.start=6; do [ "$s" = --set ] || sets+=("$s"); done
+    case $phase in
+        load)
+            train 4 "$T/c.yaml" "$run" "${endless[@]}" --set train.steps=2 || say "$run"
+            shim=(DISK_ROOT="$run/checkpoints" DISK_PATH=.safetensors DISK_FAIL="2:$number")
+            ;;
+        save) sets+=(checkpoint.every=3) shim=(DISK_ROOT="$run/.life" DISK_PATH=.safetensors DISK_FAIL="7:$number") ;;
+        evaluate) sets+=(eval.every=7) ;;
+        reduce) sets+=(mesh.tensor=1) ;;
+    esac
+    [ ${#shim[@]} -eq 0 ] || shim+=(DISK_RANK="$rank" LD_PRELOAD="$BUILD/tests/disk_shim.so")
+    env "${shim[@]}" timeout -k 5 60 mpirun -np 4 "$BUILD/tests/trouble" "$T/c.yaml" "$run" "$rank" 7 "$1" "${sets[@]}" >"$run.log" 2>&1 </dev/null
+}
+# Which phases a report may name: a rank that is stopped in its own save keeps the others waiting in a step.
+expected() { case $1 in load | evaluate) echo "$1" ;; save) echo '(save|train|evaluate)' ;; *) echo train ;; esac; }
+phases=(forward:0 save:3)
+[ "${FULL:-}" = 1 ] && phases=(load:1 forward:0 backward:1 reduce:2 save:3 save:0 evaluate:2)
+for one in "${phases[@]}"; do
+    phase=${one%:*} rank=${one#*:} began=$SECONDS
+    trouble "stop:$phase" "$rank"
     status=$?
-    said=$(grep -c '^solar train: error' "$run.log")
-    [ $status -eq 8 ] && [ "$said" -eq 1 ] && grep -q "no answer from rank(s) $rank (host" "$run.log" &&
-        ok "SIGSTOP of rank $rank: exit status 8 and its name" || { grep '^solar train' "$run.log"; bad "SIGSTOP of rank $rank: exit status $status, $said messages"; }
+    took=$((SECONDS - began)) said=$(grep -c '^solar trouble: error' "$run.log")
+    pkill -KILL -f "trouble $T/c.yaml $run "
+    [ $status -eq 8 ] && [ "$said" -eq 1 ] && grep -q "no answer from rank(s) $rank (host" "$run.log" && [ $took -lt 40 ] &&
+        ok "SIGSTOP of rank $rank, $phase: exit status 8 and its name after $took s" || { grep '^solar' "$run.log"; bad "SIGSTOP of rank $rank, $phase: exit status $status, $said messages, $took s"; }
     reports=$(cat "$run"/reports/*/rank-*.txt 2>/dev/null)
-    [ "$(grep -c "^no answer from rank(s) $rank (host" <<<"$reports")" -eq 3 ] && [ "$(grep -cE '^phase train, step [0-9]+: has waited [0-9.]+ s in a' <<<"$reports")" -ge 3 ] &&
-        ok "SIGSTOP of rank $rank: every living rank wrote what it waited for" || bad "SIGSTOP of rank $rank: reports: $reports"
+    [ "$(grep -c "^no answer from rank(s) $rank (host" <<<"$reports")" -eq 3 ] && [ "$(grep -cE "^phase $(expected "$phase"), step [0-9]+: has waited [0-9.]+ s in " <<<"$reports")" -ge 3 ] &&
+        ok "SIGSTOP of rank $rank, $phase: every living rank wrote what it waited for" || bad "SIGSTOP of rank $rank, $phase: reports: $reports"
 done
 
 # A rank that dies: the launcher ends the others, which still say what they waited for.
@@ -42,6 +62,15 @@ status=$?
 reports=$(cat "$run"/reports/*/rank-*.txt 2>/dev/null)
 [ $status -eq 137 ] && [ "$(grep -c 'reports because: this process is being ended' <<<"$reports")" -ge 1 ] && ! grep -q 'rank 1 of' <<<"$reports" &&
     ok "SIGKILL of rank 1: exit status 137, $(grep -c '^reports because' <<<"$reports") of 3 living ranks wrote what they waited for" || { say "$run"; bad "SIGKILL of rank 1: exit status $status: $reports"; }
+
+[ "${FULL:-}" = 1 ] || phases=(save:0)
+for one in "${phases[@]}"; do
+    phase=${one%:*} rank=${one#*:} began=$SECONDS
+    trouble "kill:$phase" "$rank"
+    status=$?
+    [ $status -eq 137 ] && [ $((SECONDS - began)) -lt 25 ] && ! pgrep -f "trouble $T/c.yaml $run " >/dev/null && ok "SIGKILL of rank $rank, $phase: all end, exit status 137" ||
+        { say "$run"; bad "SIGKILL of rank $rank, $phase: exit status $status after $((SECONDS - began)) s"; }
+done
 
 run="$T/signals"
 begin

@@ -3,6 +3,7 @@
 //   DISK_LOG=FILE        appends every call that changes something, before it is made (disk/log.h)
 //   DISK_FAIL=N:ERRNO    the Nth of these calls in this process fails with that number; errno 0: a write
 //                        writes half; -1: the process is stopped before it; -2: killed
+//   DISK_PATH=TEXT       only calls on paths with this in them count
 //   DISK_RANK=N          of a job started by mpirun, only rank N fails, and only its calls are recorded
 // Calls are told apart by position alone, so that each can be made to fail once.
 #include <dlfcn.h>
@@ -23,7 +24,7 @@ enum { MOST_FDS = 4096 };
 
 static struct shim { // a library that is preloaded has nobody to hand its state to
     pthread_mutex_t lock;
-    const char *root;
+    const char *root, *within;
     int log, fail_errno;
     long fail_at, calls;
     char *path[MOST_FDS]; // of open files below the root
@@ -34,6 +35,7 @@ static struct shim { // a library that is preloaded has nobody to hand its state
 __attribute__((constructor)) static void begin(void) {
     const char *log = getenv("DISK_LOG"), *fail = getenv("DISK_FAIL");
     shim.root = getenv("DISK_ROOT");
+    shim.within = getenv("DISK_PATH");
     const char *rank = getenv("DISK_RANK"), *mine = getenv("OMPI_COMM_WORLD_RANK");
     if (rank && (!mine || strcmp(rank, mine) != 0)) return;
     if (log)
@@ -43,7 +45,8 @@ __attribute__((constructor)) static void begin(void) {
 }
 
 static int watched(const char *path) {
-    return shim.root && path && !strncmp(path, shim.root, strlen(shim.root));
+    if (!shim.root || !path || strncmp(path, shim.root, strlen(shim.root)) != 0) return 0;
+    return !shim.within || strstr(path, shim.within);
 }
 
 static const char *path_of(int fd) { return fd >= 0 && fd < MOST_FDS ? shim.path[fd] : NULL; }
