@@ -94,7 +94,7 @@ static err *verdict(const audit *a, const char *run_dir) {
     if (!a->checked)
         return err_new(ERR_INPUT, "%s/metrics.jsonl tells of no step with a digest of its samples", run_dir);
     if (a->wrong)
-        return err_new(ERR_INPUT, "%s: %lld findings in %lld steps, expected none", run_dir,
+        return err_new(ERR_MISMATCH, "%s: %lld findings in %lld steps, expected none", run_dir,
                        (long long)a->wrong, (long long)a->checked);
     printf("audited: %lld steps, samples 0 to %" PRIu64 ", each step on exactly its own, in order: none left "
            "out, none twice\n",

@@ -6,8 +6,8 @@
 #include "err.h"
 
 // Reads the samples of every step that RUN/metrics.jsonl tells of from the token files of RUN/config.yaml, in
-// the order of that config, and compares digests. Prints what it found. ERR_INPUT: a step was trained on
-// others, or a step or a sample is missing from the record or stands there twice. Not collective.
+// the order of that config, and compares digests. Prints what it found. ERR_MISMATCH: a step was trained
+// on others, or a step or a sample is missing from the record or stands there twice. Not collective.
 err *audit_run(const char *run_dir);
 
 #endif

@@ -66,8 +66,7 @@ static int run_train(int argc, char **argv) {
         {"fresh", OPT_FLAG, &a.fresh, NULL, "begin anew; refuses when the run directory holds checkpoints", 0,
          0},
         {"overwrite", OPT_FLAG, &a.overwrite, NULL, "with --fresh: move the former run aside", 0, 0},
-        {"accept-data-change", OPT_FLAG, &a.accept, NULL, "resume although the order of samples changes", 0,
-         0},
+        {"accept", OPT_FLAG, &a.accept, NULL, "resume although the order of samples changes", 0, 0},
         {"take-over", OPT_FLAG, &a.take_over, NULL,
          "take the run from another life that still holds its directory and cannot be ended; that life ends "
          "before it "

@@ -144,7 +144,7 @@ static err *check_state(training *t, const run_state *now) {
     return err_new(
         ERR_CONFIG,
         "the order of samples would change in the middle of the run:\n  before: %s\n  now:    %s\nRestore "
-        "the former data settings, or pass --accept-data-change to go on with the new ones",
+        "the former data settings, or pass --accept to go on with the new ones",
         s->data_order, now->data_order);
 }
 

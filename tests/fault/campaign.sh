@@ -25,7 +25,8 @@ start() { # MESH RUN [VARIABLE=VALUE]...: one life
     local ranks=${1%%:*} run=$2 more=() s
     for s in ${1#*:}; do more=(--set "mesh={${s//=/: }}"); done
     shift 2
-    env "$@" mpirun -np "$ranks" "$SOLAR" train "$T/c.yaml" --set run.dir="$run" "${sets[@]}" "${more[@]}" \
+    # the launcher of Open MPI 4.1 can deadlock in its own end after a rank was killed
+    env "$@" timeout -k 5 90 mpirun -np "$ranks" "$SOLAR" train "$T/c.yaml" --set run.dir="$run" "${sets[@]}" "${more[@]}" \
         --set checkpoint.when_busy="${busy:-wait}" >>"$run.log" 2>&1 </dev/null
 }
 sane() { # RUN: whatever claims to be a checkpoint is one

@@ -59,7 +59,7 @@ expect "another seed" 3 'order of samples would change' "$run"
 train 1 "$T/c.yaml" "$run" "${deep[@]}" --set data.train="[{files: $T/other.h5}]" --set train.steps=8
 expect "other data" 3 'order of samples would change' "$run"
 [ "$before" = "$(sha256sum "$run/config.yaml" "$run/plan.txt")" ] && ok "a refused config changes no papers" || bad "a refused config was written into the run"
-train 1 "$T/c.yaml" "$run" "${deep[@]}" --accept-data-change --set data.train="[{files: $T/other.h5}]" --set train.steps=7
+train 1 "$T/c.yaml" "$run" "${deep[@]}" --accept --set data.train="[{files: $T/other.h5}]" --set train.steps=7
 expect "other data, accepted" 0 'as accepted' "$run"
 train 1 "$T/c.yaml" "$run" "${deep[@]}" --set data.train="[{files: $T/other.h5}]" --set data.valid="[{files: $T/other.h5, samples: 3}]" --set train.steps=8
 expect "another validation set: the base is measured again" 0 'base model: validation loss' "$run"

@@ -33,7 +33,7 @@ grep -q 'still to come is another' "$T/parts.log" && [ -e "$T/parts/checkpoints/
 cut "$T/parts"
 train 1 "$T/c.yaml" "$T/parts" "${phases[@]}" --set data.blend.0.at=61
 if [ $? -eq 3 ] && grep -q 'would change in the middle of the run' "$T/parts.log"; then ok "what is past may not"; else say "$T/parts"; bad "a past that changed"; fi
-train 1 "$T/c.yaml" "$T/parts" "${phases[@]}" --set data.blend.0.at=61 --accept-data-change && ok "unless it is accepted" || { say "$T/parts"; bad "accepted"; }
+train 1 "$T/c.yaml" "$T/parts" "${phases[@]}" --set data.blend.0.at=61 --accept && ok "unless it is accepted" || { say "$T/parts"; bad "accepted"; }
 
 # a finished run goes on
 train 1 "$T/c.yaml" "$whole" "${phases[@]}" --set train.steps=30 \
@@ -53,7 +53,7 @@ cp -a "$whole" "$T/audited"
 audit "$T/audited" && grep -q 'audited: 30 steps, samples 0 to 239, each' "$T/audit" && ok "the audit follows the blend" || { cat "$T/audit"; bad "audit"; }
 refused() { # LABEL TEXT
     audit "$T/audited"
-    [ $? -eq 4 ] && grep -q "$2" "$T/audit" && ok "audit: $1" || { cat "$T/audit"; bad "audit: $1"; }
+    [ $? -eq 5 ] && grep -q "$2" "$T/audit" && ok "audit: $1" || { cat "$T/audit"; bad "audit: $1"; }
 }
 sed -i '/^{"step":7,"loss"/d' "$T/audited/metrics.jsonl"
 refused "a step without a record" 'step 8: steps before it left no record (samples 48 to 55)'
