@@ -144,6 +144,8 @@ static err *print_one(const run_status *s, const char *what) {
         printf("%lld\n", (long long)(s->checkpoint < 0 ? 0 : s->checkpoint));
     else if (!strcmp(what, "idle"))
         printf("%lld\n", (long long)s->idle);
+    else if (!strcmp(what, "lives"))
+        printf("%lld\n", (long long)s->lives);
     else if (!strcmp(what, "left-out")) {
         out = status_left_out(s);
         json_object_foreach(out, node, why) {
@@ -155,7 +157,7 @@ static err *print_one(const run_status *s, const char *what) {
     } else {
         char shown[SHOWN_BYTES];
         show_text(shown, what);
-        return err_new(ERR_USAGE, "--print %s: expected state, checkpoint, idle or left-out", shown);
+        return err_new(ERR_USAGE, "--print %s: expected state, checkpoint, lives, idle or left-out", shown);
     }
     return NULL;
 }
@@ -170,8 +172,9 @@ static int run_status_command(int argc, char **argv) {
     const opt opts[] = {
         {"json", OPT_FLAG, &json, NULL, "one line of JSON, every life in it", 0, 0},
         {"print", OPT_STRING, &one, "WHAT",
-         "one value: state, checkpoint (its step, 0 without one), idle, left-out (nodes, comma-separated)", 0,
-         0},
+         "one value: state, checkpoint (its step, 0 without one), lives, idle, left-out (nodes, "
+         "comma-separated)",
+         0, 0},
         {"lives", OPT_INT, &most, "N", "lives to list, the last ones; default 10", 0, 1e9},
     };
     TRY(cli_parse(&cmd_status, opts, sizeof opts / sizeof *opts, 1, 1, argc, argv, &positional, &helped));

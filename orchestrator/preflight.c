@@ -128,9 +128,18 @@ static void read_gpus(node_facts *f) {
     if (count) snprintf(f->gpus, sizeof f->gpus, "%d x %s", count, first);
 }
 
+// Slurm's name for the node, which may be another than its own.
+static void name_node(node_facts *f) {
+    const char *name = getenv("SLURMD_NODENAME");
+    if (name && *name)
+        snprintf(f->host, sizeof f->host, "%s", name);
+    else
+        gethostname(f->host, sizeof f->host - 1);
+}
+
 void preflight_node(const char *dir, double write_bytes, node_facts *f) {
     *f = (node_facts){.host = "?"};
-    gethostname(f->host, sizeof f->host - 1);
+    name_node(f);
     read_versions(f);
     read_gpus(f);
     measure_memory(f);

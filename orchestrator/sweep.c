@@ -150,6 +150,7 @@ static err *read_grid(const node *root, sweep *s) {
     if (!node_find(root, "tokens")) return place_error(&root->at, "tokens is missing: the budget of a cell");
     TRY(read_int(node_find(root, "tokens"), "tokens", 1, &s->tokens));
     TRY(read_ints(root, "ranks", 1, &s->ranks, &s->n_ranks));
+    s->with_ranks = s->n_ranks > 0;
     TRY(set_default(&s->ranks, &s->n_ranks));
     TRY(read_scaling(root, s));
 done:

@@ -51,6 +51,7 @@ typedef struct sweep {
     char **layers;
     int n_layers;
     bool with_base, with_random, with_insert, equal[2], weak;
+    bool with_ranks; // the file says on how many; else it is for who starts the cells to say
     int64_t tokens;
     cell *cell;
     int cells;
@@ -62,7 +63,8 @@ void sweep_free(sweep *s);
 
 // sweep_plan.c
 err *sweep_plan(sweep *s);
-const char *cell_kind_name(const cell *c, char out[32]); // "m=1", "random m=1", "base", ...
+const char *cell_kind_name(const cell *c, char out[32]);                  // "m=1", "random m=1", "base", ...
+const char *cell_ranks_text(const sweep *s, const cell *c, char out[24]); // "-": the file does not say
 // The arguments of `solar train` for a cell, NULL-terminated; caller frees each and the array.
 err *cell_arguments(const sweep *s, const cell *c, char ***out);
 bool cell_done(const cell *c);

@@ -104,6 +104,11 @@ const char *cell_kind_name(const cell *c, char out[32]) {
     return out;
 }
 
+const char *cell_ranks_text(const sweep *s, const cell *c, char out[24]) {
+    snprintf(out, 24, s->with_ranks ? "%lld" : "-", (long long)c->ranks);
+    return out;
+}
+
 static err *measure(const sweep *s, cell *c, const char *model) {
     err *e = NULL;
     blueprint b = {.base = NULL};

@@ -171,17 +171,17 @@ static void recovery_text(char out[48], const row *r) {
 
 static void print_row(FILE *f, const sweep *s, const row *r) {
     const cell *c = r->first;
-    char kind[32], start[48], end[48], recovery[48], rate[32];
+    char kind[32], start[48], end[48], recovery[48], rate[32], ranks[24];
     loss_text(start, &r->start);
     loss_text(end, &r->end);
     recovery_text(recovery, r);
     number(rate, "%.0f", mean(&r->rate));
     fprintf(f,
-            "| %-10s | %2d | %-11s | %2d | %10lld | %9.3g | %-6s | %9.3g | %5lld | %d/%d | %-18s | %-18s | "
+            "| %-10s | %2d | %-11s | %2d | %10lld | %9.3g | %-6s | %9.3g | %5s | %d/%d | %-18s | %-18s | "
             "%-15s | %8s |\n",
             s->base[c->base].name, c->n, cell_kind_name(c, kind), c->depth, (long long)c->parameters, c->flop,
-            c->equal == EQUAL_FLOP ? "flop" : "tokens", (double)c->tokens, (long long)c->ranks, r->done,
-            r->cells, start, end, recovery, rate);
+            c->equal == EQUAL_FLOP ? "flop" : "tokens", (double)c->tokens, cell_ranks_text(s, c, ranks),
+            r->done, r->cells, start, end, recovery, rate);
 }
 
 static void print_table(FILE *f, const sweep *s, const row *rows, int count) {

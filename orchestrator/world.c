@@ -20,7 +20,7 @@ static err *check_size(int size) {
     int meant = asked ? asked : ompi ? ompi : slurm;
     if (!meant || meant == size || (size == 1 && !asked && !ompi && !getenv("SLURM_PROCID"))) return NULL;
     return err_new(
-        ERR_PEER,
+        ERR_CONFIG, // every further try would end the same way
         "MPI sees %d rank(s), the %s started %d. The launcher and this MPI do not speak to each other: "
         "try `srun --mpi=pmix`, or `mpirun` inside the allocation",
         size, asked ? "job" : "launcher", meant);

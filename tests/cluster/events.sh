@@ -2,6 +2,7 @@
 # One run through everything that can end a life of its job on a cluster: each signal to the step, to the shell and to
 # both, preemption, requeue by hand, a node set down, a power cut of either host, a cut link. It resumes and completes each
 # time, and its weights are those of the run that nothing happened to. Prints the time from event to training again.
+# EVENTS=PATTERN in the environment: only the events whose names match.
 # limit: 900
 # shellcheck disable=SC2034,SC2154 # $event is read by lib_job.sh, which sets $job and $log
 cd "$(dirname "$0")" && . ../layout/lib.sh && . ./lib_lab.sh && . ./lib_job.sh
@@ -24,6 +25,7 @@ n=1 # lives that have trained
 happens() { # LABEL SECONDS COMMAND...: the next life trains within the time
     local label=$1 limit=$2
     shift 2
+    [[ $label =~ ${EVENTS:-.} ]] || return
     forgive
     [ $failed -eq 0 ] || return # the job may be gone
     until_true 60 trained $n || { bad "$label: not training before it"; return 1; }
@@ -54,19 +56,22 @@ happens "SIGKILL to step" 60 kill_step
 preempt() { on_head sbatch --parsable --partition=urgent --nodes=4 --exclusive --output=/dev/null --wrap "sleep 3" >/dev/null; }
 happens "preempted" 90 preempt
 happens "requeued by hand" 60 on_head scontrol requeue "$job"
-set_down() { down=$(other_host); on_head scontrol update nodename="$down" state=down reason=test; }
+down='' # the host that something happened to
+set_down() { down=$(other_host) && on_head scontrol update nodename="$down" state=down reason=test; }
 happens "node set down" 90 set_down
-on_head scontrol update nodename="$down" state=resume 2>/dev/null # or it has come back by itself
-cut_power() { down=$1; host_off "$(number "$down")"; }
-happens "power cut of a host" 120 cut_power "$(other_host)"
-host_on "$(number "$down")"
-happens "power cut of the host of the batch shell" 120 cut_power "$(batch_host)"
-host_on "$(number "$down")"
-cut_link() { down=$1; link "$(number "$down")" down; }
-happens "link cut" 150 cut_link "$(other_host)"
-link "$(number "$down")" up
-happens "link of the batch shell's host cut" 150 cut_link "$(batch_host)"
-link "$(number "$down")" up
+[ -z "$down" ] || on_head scontrol update nodename="$down" state=resume 2>/dev/null # or it has come back by itself
+for which in other batch; do
+    down=''
+    cut_power() { down=$(${which}_host) && host_off "$(number "$down")"; }
+    happens "power cut of the $which host" 120 cut_power
+    [ -z "$down" ] || host_on "$(number "$down")"
+done
+for which in other batch; do
+    down=''
+    cut_link() { down=$(${which}_host) && link "$(number "$down")" down; }
+    happens "link cut of the $which host" 150 cut_link
+    [ -z "$down" ] || link "$(number "$down")" up
+done
 
 # an end in sight: a tenth more than now, on the same order of samples
 happens "told to stop once more" 60 to_step USR1

@@ -43,14 +43,14 @@ site() { # LINE...: slurm/site.env of the tests: what is set here counts, then w
 }
 
 # submit NAME SBATCH-OPTIONS -- PROGRAM-OPTIONS: job id in $job, its log in $log, its run in $run
-job='' run='' log=''
+job='' run='' log='' as=() # as: what makes another user of the command behind it
 submit() {
     local name=$1 options=()
     shift
     while [ $# -gt 0 ] && [ "$1" != -- ]; do options+=("$1") && shift; done
     shift
     run=$T/$name log=$T/$name.log
-    job=$(cd "$T/home" && on_head sbatch --parsable --output="$log" --ntasks-per-node=1 --time=10 "${options[@]}" \
+    job=$(cd "$T/home" && on_head "${as[@]}" sbatch --parsable --output="$log" --ntasks-per-node=1 --time=10 "${options[@]}" \
         "jobs/${script:-solar_cpt.slurm}" "$T/run.yaml" --set run.dir="$run" "$@") || { bad "$name: sbatch failed"; return 1; }
 }
 
@@ -83,6 +83,10 @@ completes() {
 same_weights() { # LABEL RUN TOLERANCE: as the uninterrupted run of the same ranks
     local said
     if said=$("$BUILD/tests/compare" "$2" "$run" "$3"); then ok "$1: $said"; else bad "$1: $said"; fi
+}
+
+says() { # LABEL PATTERN: in the log of the job
+    if grep -q -- "$2" "$log"; then ok "$1"; else tail -n 15 "$log" | sed 's/^/    /'; bad "$1: expected $2"; fi
 }
 
 lives() { grep -c '"event":"begin"' "$run/lives.jsonl"; }
