@@ -194,6 +194,38 @@ static void print_table(FILE *f, const sweep *s, const row *rows, int count) {
     for (int i = 0; i < count; i++) print_row(f, s, &rows[i]);
 }
 
+// The row of the same plan on the fewest ranks; NULL: it is not done.
+static const row *on_fewest(const row *rows, int count, const row *r) {
+    const row *least = NULL;
+    for (int i = 0; i < count; i++) {
+        const cell *a = rows[i].first, *b = r->first;
+        bool same = a->base == b->base && a->kind == b->kind && a->m == b->m && a->equal == b->equal;
+        if (same && rows[i].rate.n && (!least || a->ranks < least->first->ranks)) least = &rows[i];
+    }
+    return least;
+}
+
+// How the rate grows with the ranks.
+static void print_scaling(FILE *f, const sweep *s, const row *rows, int count) {
+    char kind[32];
+    if (s->n_ranks < 2) return;
+    fprintf(
+        f, "\n| base       | plan        | equal  | ranks | batch | tokens/s | times the first | of ideal |\n"
+           "|------------|-------------|--------|------:|------:|---------:|----------------:|---------:|\n");
+    for (int i = 0; i < count; i++) {
+        const row *r = &rows[i], *least = on_fewest(rows, count, r);
+        if (!r->rate.n || !least) continue;
+        const cell *c = r->first;
+        double times = mean(&r->rate) / mean(&least->rate);
+        fprintf(f, "| %-10s | %-11s | %-6s | %5lld | %5lld | %8.0f | %15.2f | %6.1f %% |\n",
+                s->base[c->base].name, cell_kind_name(c, kind), c->equal == EQUAL_FLOP ? "flop" : "tokens",
+                (long long)c->ranks, (long long)c->global_batch, mean(&r->rate), times,
+                100 * times * (double)least->first->ranks / (double)c->ranks);
+    }
+    fprintf(f, "\n%s scaling: %s.\n", s->weak ? "Weak" : "Strong",
+            s->weak ? "batch and tokens grow with the ranks" : "the same batch on more ranks");
+}
+
 static void print_notes(FILE *f) {
     fprintf(f, "\nLosses are means over the seeds with their standard deviation, on the validation sets. "
                "`tokens to base`: until the\n"
@@ -244,6 +276,9 @@ done:
 static void plot_against_m(FILE *f, const sweep *s, const row *rows, int count, const char *column,
                            const char *title, const char *file) {
     const char *comma = "";
+    int drawn = 0;
+    for (int i = 0; i < count; i++) drawn += rows[i].done && rows[i].first->kind <= CELL_INSERT;
+    if (!drawn) return; // lists of layers have no m
     static const char *const words[] = {[CELL_DUS] = "m", [CELL_RANDOM] = "random", [CELL_INSERT] = "insert"};
     fprintf(f,
             "set output '%s'\nset title '%s'\nset xlabel 'm'\nset ylabel 'loss (nats per token)'\nset xtics "
@@ -263,15 +298,37 @@ static void plot_against_m(FILE *f, const sweep *s, const row *rows, int count, 
                     else
                         fprintf(f,
                                 "%s'report.tsv' using (strcol('base') eq '%s' && strcol('kind') eq '%s' && "
-                                "strcol('equal') eq '%s' ? "
+                                "strcol('equal') eq '%s' && column('ranks') == %lld ? "
                                 "column('m') : NaN):(column('%s')) with linespoints pt 7 title '%s, %s, "
                                 "equal %s'",
-                                comma, s->base[b].name, words[kind], equal, column, s->base[b].name,
-                                words[kind], equal);
+                                comma, s->base[b].name, words[kind], equal, (long long)s->ranks[0], column,
+                                s->base[b].name, words[kind], equal);
                     comma = ", \\\n  ";
                     break;
                 }
     fprintf(f, "\n");
+}
+
+// One line a plan: tokens/s against ranks, and the first of them times the ranks.
+static void plot_scaling(FILE *f, const sweep *s, const row *rows, int count) {
+    char kind[32];
+    fprintf(f, "set output 'scaling.svg'\nset title 'Scaling'\nset xlabel 'ranks'\nset ylabel 'tokens/s'\n"
+               "set xtics auto\nset logscale xy 2\nplot ");
+    for (int i = 0; i < count; i++) {
+        const cell *c = rows[i].first;
+        if (on_fewest(rows, count, &rows[i]) != &rows[i]) continue;
+        fprintf(
+            f,
+            "'report.tsv' using (strcol('base') eq '%s' && strcol('kind') eq '%.*s' && column('m') == %lld "
+            "&& "
+            "strcol('equal') eq '%s' ? column('ranks') : NaN):(column('tokens_per_s')) with linespoints pt 7 "
+            "title '%s, %s', \\\n  ",
+            s->base[c->base].name, (int)strcspn(cell_kind_name(c, kind), " ="), kind, (long long)c->m,
+            c->equal == EQUAL_FLOP ? "flop" : "tokens", s->base[c->base].name, kind);
+        fprintf(f, "%.6g * x / %lld with lines dt 2 lc rgb 'grey' notitle, \\\n  ", mean(&rows[i].rate),
+                (long long)c->ranks);
+    }
+    fprintf(f, "NaN notitle\nunset logscale\n");
 }
 
 static void print_script(FILE *f, const sweep *s, const row *rows, int count) {
@@ -282,6 +339,7 @@ static void print_script(FILE *f, const sweep *s, const row *rows, int count) {
                "set key outside right\n");
     plot_against_m(f, s, rows, count, "start", "Right after deepening", "start.svg");
     plot_against_m(f, s, rows, count, "end", "After the budget", "end.svg");
+    if (s->n_ranks > 1) plot_scaling(f, s, rows, count);
     fprintf(f,
             "set datafile separator whitespace\nset output 'curves.svg'\nset title 'Validation loss'\nset "
             "xlabel 'tokens'\n"
@@ -324,6 +382,7 @@ static err *write_files(const sweep *s, const row *rows, int count, curve *work)
     TRY(open_report(s, "plots.gp", &script));
     print_table(md, s, rows, count);
     print_notes(md);
+    print_scaling(md, s, rows, count);
     print_tsv(tsv, s, rows, count);
     TRY(print_curves(curves, s, work));
     print_script(script, s, rows, count);
@@ -347,6 +406,7 @@ err *sweep_report(const sweep *s) {
     TRY(make_dirs(s->dir));
     print_table(stdout, s, rows, count);
     print_notes(stdout);
+    print_scaling(stdout, s, rows, count);
     TRY(write_files(s, rows, count, work));
     TRY(draw(s));
 done:

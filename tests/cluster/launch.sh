@@ -32,10 +32,10 @@ refused "no site.env" 'slurm/site.env is missing: submit from the folder'
 site "$here" SOLAR_NET=eth0 SOLAR_PREFLIGHT=off
 submit array --array=0-1 --
 log=$T/array.log
-until_true 30 grep -q array "$log" && says "an array of one run" 'every task of an array would take the same run' || bad "an array of one run"
+until_true 30 grep -qs array "$log" && says "an array of one run" 'every task of an array would take the same run' || bad "an array of one run"
 run=$T/hetero log=$T/hetero.log
-job=$(cd "$T/home" && on_head sbatch --parsable --output="$log" -n 1 -N 1 : -n 1 -N 1 jobs/solar_cpt.slurm "$T/run.yaml")
-until_true 30 grep -q hetero "$log" && says "a heterogeneous job" 'refused: a heterogeneous job of 2 components' || bad "a heterogeneous job"
+job=$(cd "$T/home" && on_head sbatch --parsable --output="$log" --ntasks-per-node=1 -N 1 : -n 1 -N 1 jobs/solar_cpt.slurm "$T/run.yaml")
+until_true 30 grep -qs hetero "$log" && says "a heterogeneous job" 'refused: a heterogeneous job of 2 components' || bad "a heterogeneous job"
 [ "${FULL:-0}" = 1 ] || { result; exit; }
 
 # ---- mpirun
