@@ -295,14 +295,12 @@ node_of_failed_launch() {
     [ -z "$task" ] || echo "$(nodes_of "$SLURM_JOB_NODELIST" | sed -n "$((task / each + 1))p") launch failed"
 }
 
-# The node whose rank was the first to be killed, unless somebody cancelled the step.
+# The node whose rank was the first to be killed, before anybody ended the step: somebody who cancelled it, or the launcher
+# because a rank had failed.
 node_of_first_death() {
-    local log
-    log=$(life_log)
-    case $log in *'Force Terminated'*) return ;; esac
-    printf '%s\n' "$log" | sed -n -e '/Job step aborted\|CANCELLED AT/q' \
-        -e 's/^srun: error: \([^:]*\): task [0-9]*: \(Killed\|Segmentation fault\|Bus error\|Aborted\).*/\1 \2/p' \
-        -e 's/^mpirun noticed that process rank .* on node \([^ ]*\) exited on signal \([0-9]*\).*/\1 signal \2/p' | head -n 1
+    life_log | sed -n -e '/Terminating StepId\|Force Terminated\|Job step aborted\|CANCELLED AT/q' \
+        -e 's/^srun: error: \([^:]*\): task [0-9]*: \(Killed\|Segmentation fault\|Bus error\|Aborted\).*/\1 was the first where a rank died: \2/p' \
+        -e 's/^mpirun noticed that process rank .* on node \([^ ]*\) exited on signal \([0-9]*\).*/\1 was the first where a rank died: signal \2/p' | head -n 1
 }
 
 # Nodes that take no task, all asked at once, and what was said of each.

@@ -68,7 +68,7 @@ submit whole --nodes=2 --time=30 -- "${steps[@]}"
 completes "the whole in one life" 200
 whole=$run
 took=$("$SOLAR" status "$run" --json | sed 's/.*"begin":\([0-9.]*\).*"end":\([0-9.]*\).*/\2 \1/' | awk '{ print $1 - $2 }')
-pause=$(awk -v t="$took" 'BEGIN { p = 0.2 * (300 / t - 1); print p > 0.01 ? p : 0.01 }')
+pause=$(awk -v t="$took" 'BEGIN { p = 0.2 * (300 / t - 1); print (p > 0.01 ? p : 0.01) }')
 cat >"$T/bin/slow" <<END
 #!/bin/bash
 if [ "\$1" = train ] && [ "\$SLURM_PROCID" = 0 ]; then
