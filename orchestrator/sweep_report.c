@@ -407,6 +407,7 @@ err *sweep_report(const sweep *s) {
     print_table(stdout, s, rows, count);
     print_notes(stdout);
     print_scaling(stdout, s, rows, count);
+    fflush(stdout);
     TRY(write_files(s, rows, count, work));
     TRY(draw(s));
 done:

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Runs the tests and ends with one line: N passed, N failed, N skipped. Exit status 1 if any failed.
 # usage: run.sh BUILD [FOLDER | FOLDER/NAME]...   below tests/, default all; BUILD holds the built program
+# V=1 in the environment: tests that pass are shown in full too
 #
 # A test is a cmocka program BUILD/tests/test_* made from tests/unit, or a script tests/FOLDER/*.sh whose
 # last line is "N passed, N failed, N skipped". Files named lib*.sh are helpers, not tests. A script may
@@ -63,8 +64,8 @@ run() {
         echo "$name: printed no result" >>"$log"
     fi
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    if [ "$f" -gt 0 ] || [ -n "${V:-}" ]; then sed 's/^/    /' "$log"; fi
     if [ "$f" -gt 0 ]; then
-        sed 's/^/    /' "$log"
         printf 'FAIL %-40s %4d passed, %d failed, %d skipped  (%d s)\n' "$name" "$p" "$f" "$s" $((SECONDS - began))
     else
         printf 'ok   %-40s %4d passed%s  (%d s)\n' "$name" "$p" "$([ "$s" -eq 0 ] || echo ", $s skipped")" \
