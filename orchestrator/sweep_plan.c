@@ -263,6 +263,26 @@ static void set_steps(const sweep *s, cell *c, double most) {
     c->tokens = c->steps * c->global_batch * g->data.seq_len;
 }
 
+// Every number of ranks must be one that the config's mesh and batch can be split over.
+static err *check_ranks(const sweep *s, const cell *c) {
+    const config *g = s->config;
+    int64_t stage = g->mesh.pipeline * g->mesh.tensor, per = c->ranks / stage * g->train.micro_batch;
+    if (!s->with_ranks || g->mesh.automatic) return NULL;
+    if (c->ranks % stage)
+        return err_new(
+            ERR_CONFIG,
+            "%s: ranks %lld: expected a multiple of %lld, the stages x shards of the config's mesh", s->file,
+            (long long)c->ranks, (long long)stage);
+    if (c->global_batch % per)
+        return err_new(
+            ERR_CONFIG,
+            "%s: ranks %lld: a global batch of %lld is not a multiple of %lld data ranks x micro_batch %lld: "
+            "choose a smaller train.micro_batch or a larger train.global_batch in %s",
+            s->file, (long long)c->ranks, (long long)c->global_batch, (long long)(c->ranks / stage),
+            (long long)g->train.micro_batch, s->config_path);
+    return NULL;
+}
+
 err *sweep_plan(sweep *s) {
     err *e = NULL;
     double most = 0;
@@ -270,6 +290,7 @@ err *sweep_plan(sweep *s) {
     for (int i = 0; i < s->cells; i++)
         if (s->cell[i].flop > most) most = s->cell[i].flop;
     for (int i = 0; i < s->cells; i++) set_steps(s, &s->cell[i], most);
+    for (int i = 0; i < s->cells; i++) TRY(check_ranks(s, &s->cell[i]));
     if (!s->cells) FAIL(ERR_CONFIG, "%s: no cells: expected m, layers or baselines", s->file);
 done:
     return e;
@@ -296,6 +317,11 @@ static int64_t stretched(const sweep *s, const cell *c, int64_t length) {
     return length && !n ? 1 : n;
 }
 
+// Does a cell measure its base's own loss? Not if the base has a cell, nor if it is no model by itself.
+static bool measures_base(const sweep *s, const cell *c) {
+    return !s->with_base && (c->waits_for >= 0 || !s->base[c->base].layers);
+}
+
 err *cell_arguments(const sweep *s, const cell *c, char ***out) {
     err *e = NULL;
     int n = 0;
@@ -307,7 +333,7 @@ err *cell_arguments(const sweep *s, const cell *c, char ***out) {
     TRY(add_setting(list, &n, "model.base=%s%s", made ? made : s->base[c->base].model,
                     made ? "/latest" : ""));
     TRY(add_setting(list, &n, "model.dus.layers=[%s]", c->layers));
-    TRY(add_setting(list, &n, "eval.base=false")); // the base has a cell of its own
+    if (!measures_base(s, c)) TRY(add_setting(list, &n, "eval.base=false"));
     TRY(add_setting(list, &n, "train.steps=%lld", (long long)c->steps));
     TRY(add_setting(list, &n, "train.global_batch=%lld", (long long)c->global_batch));
     TRY(add_setting(list, &n, "schedule.warmup=%lld",

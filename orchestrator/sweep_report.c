@@ -18,6 +18,7 @@ typedef struct curve {
     double tokens[MOST_POINTS], loss[MOST_POINTS];
     int points;
     double tokens_per_s;
+    double base_loss; // NaN: not measured
 } curve;
 
 typedef struct tally {
@@ -28,6 +29,7 @@ typedef struct tally {
 typedef struct row {
     const cell *first;
     int cells, done;
+    double base;                      // the base's loss
     tally start, end, recovery, rate; // recovery: tokens, of the cells that did
 } row;
 
@@ -62,6 +64,7 @@ static err *read_curve(const cell *cell, curve *c) {
     c->points = 0;
     TRY(status_read(cell->dir, &s));
     c->tokens_per_s = s.tokens_per_s;
+    c->base_loss = s.base_valid_loss;
     TRY(read_file(path, (size_t)1 << 32, &text, &bytes));
     for (char *line = text, *end; (end = memchr(line, '\n', bytes - (size_t)(line - text))); line = end + 1) {
         json_t *doc = json_loadb(line, (size_t)(end - line), 0, NULL);
@@ -94,20 +97,20 @@ static bool same_row(const cell *a, const cell *b) {
            a->ranks == b->ranks;
 }
 
-// The base's own loss: what a base cell measured before its first step.
+// The base's own loss: what a base cell measured before its first step, else what any cell did; NaN: none.
 static double base_loss(const sweep *s, int base, curve *work) {
+    double loss = NAN;
     for (int i = 0; i < s->cells; i++) {
         const cell *c = &s->cell[i];
-        if (c->base != base || c->kind != CELL_BASE || !cell_done(c)) continue;
+        if (c->base != base || c->kind == CELL_PRETRAIN || !cell_done(c)) continue;
         err *e = read_curve(c, work);
-        double loss = e ? NAN : work->loss[0];
+        if (!e && isnan(loss)) loss = c->kind == CELL_BASE ? work->loss[0] : work->base_loss;
         err_free(e);
-        return loss;
     }
-    return NAN;
+    return loss;
 }
 
-static err *fill_row(const sweep *s, row *r, curve *work, double base) {
+static err *fill_row(const sweep *s, row *r, curve *work) {
     err *e = NULL;
     for (int i = 0; i < s->cells; i++) {
         const cell *c = &s->cell[i];
@@ -118,7 +121,7 @@ static err *fill_row(const sweep *s, row *r, curve *work, double base) {
         r->done++;
         add(&r->start, work->loss[0]);
         add(&r->end, work->loss[work->points - 1]);
-        add(&r->recovery, reaches(work, base));
+        add(&r->recovery, reaches(work, r->base));
         add(&r->rate, work->tokens_per_s);
     }
 done:
@@ -135,7 +138,8 @@ static err *make_rows(const sweep *s, curve *work, row **out, int *count) {
         if (seen) continue;
         row *r = &rows[(*count)++];
         r->first = &s->cell[i];
-        TRY(fill_row(s, r, work, base_loss(s, r->first->base, work)));
+        r->base = base_loss(s, r->first->base, work);
+        TRY(fill_row(s, r, work));
     }
 done:
     return e;
@@ -161,7 +165,7 @@ static void loss_text(char out[48], const tally *t) {
 static void recovery_text(char out[48], const row *r) {
     char a[32];
     number(a, "%.3g", mean(&r->recovery));
-    if (r->recovery.n == r->done)
+    if (r->recovery.n == r->done || isnan(r->base))
         snprintf(out, 48, "%s", a);
     else if (r->recovery.n)
         snprintf(out, 48, "%s (%d of %d)", a, r->recovery.n, r->done);
@@ -368,7 +372,7 @@ static err *draw(const sweep *s) {
     // NOLINTNEXTLINE(cert-env33-c): a fixed command
     int status = system("gnuplot plots.gp");
     if (chdir(here) != 0 || status != 0) FAIL(ERR_RUNTIME, "gnuplot failed on %s/plots.gp", s->dir);
-    log_info("plots: %s/start.svg, end.svg, curves.svg", s->dir);
+    log_info("plots: %s/start.svg, end.svg, curves.svg%s", s->dir, s->n_ranks > 1 ? ", scaling.svg" : "");
 done:
     return e;
 }

@@ -44,7 +44,7 @@ dir: $T/sweep
 config: $T/cell.yaml
 bases: [{name: b, model: $T/base}]
 m: [0, 1]
-tokens: 512000
+tokens: 25600000
 END
 log=$T/sweep.log
 array=$(cd "$T/home" && on_head sbatch --parsable --array=0-1 --ntasks-per-node=1 --time=20 --output="$log" jobs/sweep_mn.slurm "$T/sweep.yaml")

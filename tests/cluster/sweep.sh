@@ -64,6 +64,28 @@ else
     echo "skipped: gnuplot is not installed, plots were not drawn"
 fi
 
+# ranks
+cat >"$T/weak.yaml" <<END
+dir: $T/weak
+config: cell.yaml
+bases: [{name: n3, model: $T/base-m/latest}]
+m: [1]
+ranks: [1, 2]
+scaling: weak
+tokens: 1320
+END
+scaling() { "$SOLAR" sweep "$T/weak.yaml" "$@" >"$T/said" 2>"$T/err"; }
+scaling
+check "a scaling experiment is planned" 'sbatch --array=0-1 --ntasks=2 ' "$T/said"
+scaling --cell 1 --ranks
+check "the ranks of a cell" '^2$' "$T/said"
+sweep --cell 1 --ranks
+[ ! -s "$T/said" ] && ok "none where the file has none" || bad "ranks: $(cat "$T/said")"
+scaling --local && scaling --report || bad "weak scaling: $(tail -n 3 "$T/err")"
+check "twice the batch on two ranks" '^| n3 .*| m=1 .*| tokens |  *2 |  *16 |.* %' "$T/said"
+check "recovery is judged without a cell of the base" '^| n3 .*|  *2 | 1/1 .*| \(not yet\|[0-9.e+]*\)  *|' "$T/said"
+[ "$(grep -c '"base_valid_loss":[0-9]' "$T"/weak/cells/n3-m1-seed1-r2/metrics.jsonl)" -ge 1 ] && ok "whose loss each cell measures" || bad "no cell measured the base"
+
 expect() { # LABEL SED-SCRIPT PATTERN
     sed "$2" "$T/sweep.yaml" >"$T/bad.yaml"
     "$SOLAR" sweep "$T/bad.yaml" >/dev/null 2>"$T/err"
@@ -75,4 +97,5 @@ expect "m that leaves nothing to insert" 's/^m: .*/m: [2]/' 'base n3: insert for
 expect "m that is too large" 's/^m: .*/m: [3]/' 'base n3: m = 3, but the base has 3 layers'
 expect "a wrong baseline" 's/random/randon/' 'expected base, random or insert'
 expect "layers that the base has not" 's/"0-1,0-1"/"0-9"/' 'base n3'
+expect "ranks that the batch cannot be split over" '$a ranks: [1, 3]' 'ranks 3: a global batch of 8 is not a multiple of 3 data ranks'
 result
