@@ -49,14 +49,14 @@ END
 log=$T/sweep.log
 array=$(cd "$T/home" && on_head sbatch --parsable --array=0-1 --ntasks-per-node=1 --time=20 --output="$log" jobs/sweep_mn.slurm "$T/sweep.yaml")
 for k in 0 1; do
-    run=$T/sweep/cells/b-m$k-seed3
+    run=$T/sweep/cells/b-m$k-seed1
     until_true 60 trained 1 || bad "cell $k does not train"
 done
 owner=$(on_head squeue -h -j "$array" -o '%K %A' | awk -v a="$array" '$2 == a { print $1 }')
-run=$T/sweep/cells/b-m$owner-seed3
+run=$T/sweep/cells/b-m$owner-seed1
 on_head scancel -b -s USR1 "${array}_$owner"
 until_true 60 trained 2 && ok "task $owner, whose id is that of the array, goes on by itself" || { tail -n 15 "$log"; bad "task $owner did not go on"; }
-run=$T/sweep/cells/b-m$((1 - owner))-seed3
+run=$T/sweep/cells/b-m$((1 - owner))-seed1
 [ "$(lives)" -eq 1 ] && ok "and leaves the other alone" || bad "the other task has $(lives) lives"
 on_head scancel "$array"
 

@@ -55,7 +55,7 @@ for event in shell step both; do
     step) on_head scancel -s USR1 "$job" ;;
     both) on_head scancel -f -s USR1 "$job" ;;
     esac
-    until_true 60 trained 2 && ok "mpirun: a signal to the $event" || { tail -n 15 "$log"; bad "mpirun: a signal to the $event: $(state)"; }
+    until_true 60 trained 2 && ok "mpirun: a signal to the job: $event" || { tail -n 15 "$log"; bad "mpirun: a signal to the job: $event: $(state)"; }
     on_head scancel "$job"
 done
 submit mpirun-kill --nodes=2 -- --set checkpoint.every=10 --set train.steps=400
@@ -66,13 +66,13 @@ completes "mpirun: a rank killed: done" 90
 [ "$(lives)" -eq 2 ] && ok "in two lives" || bad "$(lives) lives"
 
 # ---- ranks that each believe to be alone
-cat >"$T/alone" <<END
+cat >"$T/each-alone" <<END
 #!/bin/bash
 exec env -i PATH="\$PATH" HOME="\$HOME" OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_plm_rsh_agent=/bin/false \\
     SOLAR_RANKS="\$SOLAR_RANKS" "$SOLAR" "\$@"
 END
-chmod 755 "$T/alone"
-site "SOLAR=$T/alone" SOLAR_NET=eth0 SOLAR_PREFLIGHT=off
+chmod 755 "$T/each-alone"
+site "SOLAR=$T/each-alone" SOLAR_NET=eth0 SOLAR_PREFLIGHT=off
 submit alone --nodes=2 --
 refused "ranks that believe to be alone stop at once" 'MPI sees 1 rank(s), the job started 2'
 [ ! -e "$run/checkpoints" ] && ok "and have written no checkpoint" || bad "there are checkpoints of one rank"
