@@ -254,7 +254,7 @@ chain_run() {
     read_deadline
     export SOLAR_RANKS=$ranks # compared with what MPI sees
     lives=$(ask lives)
-    log_from=$(stat -L -c %s /proc/$$/fd/1 2>/dev/null || echo 0)
+    log_from=$(stat -L -c %s /proc/$$/fd/2 2>/dev/null || echo 0)
     [ -z "$asked" ] || { status=75; return; }
     launch all "$@" &
     child=$!
@@ -283,8 +283,8 @@ settle_status() {
 
 # ---- what comes after it
 
-# What this life has written to the log of the job.
-life_log() { tail -c "+$((log_from + 1))" "/proc/$$/fd/1" 2>/dev/null; }
+# What the launcher of this life has said, in the log of the job or in that of its errors (sbatch --error).
+life_log() { tail -c "+$((log_from + 1))" "/proc/$$/fd/2" 2>/dev/null; }
 
 # The node on which ranks could not be started: "srun: error: tasks 8-15 launch failed", and ranks fill one node after
 # the other.
