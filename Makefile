@@ -121,7 +121,7 @@ check: ## set up, build, run every test (10 minutes at most)
 check-cluster: ## root: several hosts and a real Slurm on this machine; every way a job can end
 	@tests/setup/install.sh build check cluster
 	@$(MAKE) --no-print-directory program testbins
-	@FULL=1 tests/run.sh $(BUILD) cluster
+	@V=1 FULL=1 tests/run.sh $(BUILD) cluster
 
 build: ## set up and build the program into build/solar
 	@tests/setup/install.sh build
