@@ -52,10 +52,18 @@ CUDA_NOTE := off (no nvcc found)
 else ifeq ($(CUSRC),)
 CUDA_NOTE := off (no CUDA sources in kernels/cuda)
 else
-CUDA_NOTE := on ($(NVCC), sm_$(subst $() $(), sm_,$(strip $(CUDA_ARCH))))
 CUDA_ROOT := $(patsubst %/bin/nvcc,%,$(NVCC))
-CUDA_C   := -DSOLAR_CUDA -isystem $(CUDA_ROOT)/include
-CUDA_LIBS := -L$(CUDA_ROOT)/lib64 -Wl,-rpath,$(CUDA_ROOT)/lib64 -lcublasLt -lcublas -lcudart
+CUDA_INC := -isystem $(CUDA_ROOT)/include
+CUDA_LIB := -L$(CUDA_ROOT)/lib64 -Wl,-rpath,$(CUDA_ROOT)/lib64
+# NCCL is used where its header and library are: with the toolkit, in the system, or in NCCL_HOME
+ifneq ($(NCCL_HOME),)
+CUDA_INC += -isystem $(NCCL_HOME)/include
+CUDA_LIB += -L$(NCCL_HOME)/lib -Wl,-rpath,$(NCCL_HOME)/lib
+endif
+NCCL     := $(shell echo 'int main(void) {return ncclGetVersion((int *)0);}' | $(CC) -include nccl.h $(CUDA_INC) -x c - $(CUDA_LIB) -lnccl -lcudart -o /dev/null 2>/dev/null && echo 1)
+CUDA_NOTE := on ($(NVCC), sm_$(subst $() $(), sm_,$(strip $(CUDA_ARCH))), $(if $(NCCL),with,without) NCCL)
+CUDA_C   := -DSOLAR_CUDA $(if $(NCCL),-DSOLAR_NCCL) $(CUDA_INC)
+CUDA_LIBS := $(CUDA_LIB) -lcublasLt -lcublas $(if $(NCCL),-lnccl) -lcudart
 CUDA_SRC := $(wildcard kernels/cuda/*.c)
 CUDA_OBJ := $(CUSRC:%.cu=$(BUILD)/obj/%.cu.o) $(CUDA_SRC:%.c=$(BUILD)/obj/%.o)
 comma    := ,

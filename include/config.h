@@ -74,6 +74,7 @@ typedef struct config {
         int64_t *layers_per_stage; // of every virtual stage; NULL: chosen, aligned to the seam
         int n_layers_per_stage;
         bool seam_inside; // layers_per_stage may leave a seam inside a stage
+        char *transport;  // auto | mpi | nccl
     } mesh;
     struct {
         int64_t global_batch, micro_batch, steps;

@@ -125,9 +125,9 @@ typedef struct ops {
                     event *e); // asks, and does not wait; any thread. Also true when work has failed
     // What a library that queues work of its own takes for the current queue (cudaStream_t).
     void *(*native_queue)(device *d);
-    // While the host waits for the device, it asks `watch` now and then; an error of it is the end of the
-    // wait, and the device's own from there on. NULL: nobody is asked.
-    void (*watch)(device *d, err *(*watch)(void *who), void *who);
+    // While the host waits for the device, it asks `watch` now and then, with the seconds waited; an error of
+    // it is the end of the wait, and the device's own from there on. NULL: nobody is asked.
+    void (*watch)(device *d, err *(*watch)(void *who, double waited), void *who);
     // Host memory that `fetch` and `store` may use: taken in and let go. The memory stays the caller's.
     err *(*pin)(device *d, void *host, size_t bytes);
     void (*unpin)(device *d, void *host);

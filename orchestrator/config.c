@@ -33,6 +33,7 @@ void config_free(config *c) {
     free(c->schedule.phases);
     free(c->mesh.machine);
     free(c->mesh.layers_per_stage);
+    free(c->mesh.transport);
     free(c->train.device);
     free(c);
 }

@@ -17,6 +17,11 @@ layout_shape plan_layout(const config *c) {
                           .seam_inside = c->mesh.seam_inside};
 }
 
+bool plan_linked(const config *c, const char *machine) {
+    bool automatic = strcmp(c->mesh.transport, "auto") == 0, cpu = strcmp(c->train.device, "cpu") == 0;
+    return automatic ? !cpu && strcmp(machine, "cpu") != 0 : strcmp(c->mesh.transport, "nccl") == 0;
+}
+
 err *plan_shape(const config *c, const mesh *m, part_shape *out) {
     int64_t per = c->train.micro_batch * m->dp;
     if (c->train.global_batch % per)

@@ -3,6 +3,7 @@
 #ifndef SOLAR_PLAN_H
 #define SOLAR_PLAN_H
 
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "config.h"
@@ -20,5 +21,7 @@ err *plan_print(FILE *out, const config *c, const blueprint *b, int world);
 err *plan_text(const config *c, const blueprint *b, int world, char **out);
 // How the config wants the layers cut into stages; borrows from it.
 layout_shape plan_layout(const config *c);
+// Whether the memory of devices travels from GPU to GPU on such a machine (mesh.transport).
+bool plan_linked(const config *c, const char *machine);
 
 #endif

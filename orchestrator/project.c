@@ -20,9 +20,16 @@ static err *trace_places(projection *p) {
         at.t = i % p->tensors;
         at.rank = mesh_rank(&m, 0, at.p, at.t);
         TRY(plan_shape(p->c, &at, &shape));
-        trace_input in = {
-            b->spec,         b->plan,    b->stages, b->table, &at, &shape, p->c->train.global_batch,
-            machine_seconds, &p->machine};
+        trace_input in = {b->spec,
+                          b->plan,
+                          b->stages,
+                          b->table,
+                          &at,
+                          &shape,
+                          p->c->train.global_batch,
+                          machine_seconds,
+                          &p->machine,
+                          plan_linked(p->c, p->machine.name)};
         TRY(trace_step(&in, &p->t[i]));
     }
 done:

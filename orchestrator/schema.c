@@ -120,6 +120,10 @@ const key schema[] = {
      "head included, costs as little as it can, with the seams on stage boundaries."},
     {"mesh.seam_inside", KEY_BOOL, AT(mesh.seam_inside), 0, "false", NULL, NULL,
      "Let mesh.layout put a seam inside a stage although there are boundaries enough."},
+    {"mesh.transport", KEY_CHOICE_TEXT, AT(mesh.transport), 0, "auto", "auto|mpi|nccl", NULL,
+     "How the memory of GPUs travels between ranks. nccl: from GPU to GPU; every rank needs one of its own. mpi: through the "
+     "host; ranks may share a GPU. auto: nccl where it can be, else mpi. Sums have the same order and the same bits "
+     "either way."},
 
     {"train.global_batch", KEY_INT, AT(train.global_batch), 0, NULL, "[1, 16777216]", "sequences",
      "Sequences of one optimizer step, over all ranks."},

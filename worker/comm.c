@@ -7,12 +7,14 @@
 #include <unistd.h>
 
 #include "comm_exchange.h"
+#include "link.h"
 #include "log.h"
 #include "roll_call.h"
 
 enum { SPINS = 4096 }; // polls before giving up the core
 
 size_t comm_scratch_bytes(void) { return (size_t)COMM_SEGMENT * 4 * 3; }
+size_t comm_link_scratch_bytes(void) { return (size_t)LINK_SEGMENT * 4; }
 
 err *comm_mpi_error(int rc, const char *what) {
     char text[MPI_MAX_ERROR_STRING];
@@ -38,26 +40,45 @@ done:
 // others, and will kill them within a second.
 static const double end_patience = 0.3;
 
-// Polls until all are done, or until this rank or another has waited too long.
-err *comm_wait(comm *c, MPI_Request *r, int n, const char *what) {
+err *comm_impatient(comm *c, const char *what, double waited) {
+    if ((c->limit > 0 && waited > c->limit) || roll_is_called(c)) return roll_call(c, what);
+    if (c->ending && !c->reported && waited > end_patience && c->ending())
+        roll_report(c, what, waited, "this process is being ended", "");
+    return NULL;
+}
+
+err *comm_poll_until(comm *c, comm_poll f, void *who, const char *what) {
     err *e = NULL;
     if (c->listener) return NULL; // nothing is under way
     double start = now_seconds();
     bool done = false;
     for (long polls = 0; !done; polls++) {
-        TRY(comm_test(r, n, what, &done));
+        TRY(f(c, who, &done));
         if (!done && c->idle && polls % 64 == 0) c->idle(c->who);
+        if (!done && c->stages) TRY(stages_advance(c));
         if (done || polls < SPINS) continue;
         sched_yield(); // ranks may outnumber cores
-        if (polls % 256 == 0 && ((c->limit > 0 && now_seconds() - start > c->limit) || roll_is_called(c)))
-            TRY(roll_call(c, what));
-        if (polls % 256 == 0 && c->ending && !c->reported && now_seconds() - start > end_patience &&
-            c->ending())
-            roll_report(c, what, now_seconds() - start, "this process is being ended", "");
+        if (polls % 256 == 0) TRY(comm_impatient(c, what, now_seconds() - start));
     }
 done:
     c->waited += now_seconds() - start;
     return e;
+}
+
+typedef struct requests {
+    MPI_Request *r;
+    int n;
+    const char *what;
+} requests;
+
+static err *requests_done(comm *c, void *who, bool *done) {
+    const requests *all = who;
+    (void)c;
+    return comm_test(all->r, all->n, all->what, done);
+}
+
+err *comm_wait(comm *c, MPI_Request *r, int n, const char *what) {
+    return comm_poll_until(c, requests_done, &(requests){r, n, what}, what);
 }
 
 static err *wait_one(comm *c, MPI_Request *r, const char *what) { return comm_wait(c, r, 1, what); }
@@ -96,12 +117,12 @@ static void plan_groups(comm *c, int64_t kv_heads, bool tied) {
     const mesh *m = &c->m;
     int copies = m->tp > kv_heads ? m->tp / (int)kv_heads : 1;
     bool end = m->p == 0 || m->p == m->pp - 1;
-    c->world = (group){MPI_COMM_NULL, m->world, m->rank, COMM_CONTROL};
-    c->tp = (group){MPI_COMM_NULL, m->tp, m->t, COMM_TENSOR_SUM};
-    c->dp = (group){MPI_COMM_NULL, m->dp, m->d, COMM_DATA_SUM};
-    c->kv = (group){MPI_COMM_NULL, copies, m->t % copies, COMM_KV_SUM};
+    c->world = (group){NULL, MPI_COMM_NULL, m->world, m->rank, COMM_CONTROL};
+    c->tp = (group){NULL, MPI_COMM_NULL, m->tp, m->t, COMM_TENSOR_SUM};
+    c->dp = (group){NULL, MPI_COMM_NULL, m->dp, m->d, COMM_DATA_SUM};
+    c->kv = (group){NULL, MPI_COMM_NULL, copies, m->t % copies, COMM_KV_SUM};
     c->tied = (group){.comm = MPI_COMM_NULL, .sum = COMM_TIED_SUM};
-    if (tied && m->pp > 1 && end) c->tied = (group){MPI_COMM_NULL, 2, m->p > 0, COMM_TIED_SUM};
+    if (tied && m->pp > 1 && end) c->tied = (group){NULL, MPI_COMM_NULL, 2, m->p > 0, COMM_TIED_SUM};
 }
 
 static err *new_comm(const mesh *m, device *dev, comm **out) {
@@ -118,8 +139,19 @@ static err *new_comm(const mesh *m, device *dev, comm **out) {
         return err_new(ERR_SYSTEM, "out of memory for communication buffers (%zu bytes)",
                        comm_scratch_bytes());
     }
-    *c = (comm){.m = *m, .dev = dev, .phase = "start", .scratch = scratch, .request = request};
-    return NULL;
+    *c = (comm){.m = *m,
+                .dev = dev,
+                .phase = "start",
+                .scratch = scratch,
+                .request = request,
+                .segment = COMM_SEGMENT};
+    err *e = dev->ops->pin(dev, scratch, comm_scratch_bytes());
+    if (!e) return NULL;
+    free(c);
+    free(scratch);
+    free(request);
+    *out = NULL;
+    return e;
 }
 
 err *comm_open(const mesh *m, device *dev, int64_t kv_heads, bool tied, double limit, comm **out) {
@@ -152,8 +184,24 @@ static void close_group(group *g) {
     if (g->size && g->comm != MPI_COMM_NULL) MPI_Comm_free(&g->comm);
 }
 
+err *comm_link(comm *c) {
+    err *e = NULL;
+    c->linked = true;
+    c->segment = LINK_SEGMENT;
+    err *mine = c->dev->ops->alloc(c->dev, comm_link_scratch_bytes(), (void **)&c->sums);
+    if (c->listener) return mine;
+    TRY(comm_agree(c, mine));
+    TRY(links_open(c));
+done:
+    return e;
+}
+
 void comm_close(comm *c) {
     if (!c) return;
+    links_close(c);
+    stages_close(c);
+    if (c->sums) c->dev->ops->free(c->dev, c->sums);
+    if (c->scratch) c->dev->ops->unpin(c->dev, c->scratch);
     close_group(&c->tied);
     close_group(&c->kv);
     close_group(&c->dp);
@@ -190,17 +238,11 @@ void comm_tell_together(comm *c, const group *g, comm_kind k, traffic before) {
     c->listener->hear(c->listener, &(comm_event){.act = COMM_ACT_TOGETHER, .kind = k, .g = g, .sent = sent});
 }
 
-static void tell_transfer(comm *c, comm_event e, transfer *t) {
-    t->id = e.id = ++c->transfers;
-    e.sent = (traffic){1, t->bytes};
-    c->listener->hear(c->listener, &e);
-}
-
 double comm_now(const comm *c) { return c->listener ? c->listener->now(c->listener) : now_seconds(); }
 
-// ---- sums
+// ---- elements on the host
 
-static MPI_Datatype mpi_type(dtype dt) { return dt == DT_F32 ? MPI_FLOAT : MPI_UINT16_T; }
+MPI_Datatype comm_mpi_type(dtype dt) { return dt == DT_F32 ? MPI_FLOAT : MPI_UINT16_T; }
 
 void comm_add_row(float *sum, const char *x, dtype dt, int64_t n, bool first) {
     const float *f = (const float *)x;
@@ -220,56 +262,92 @@ void comm_store_row(char *to, dtype dt, const float *sum, int64_t n) {
         for (int64_t i = 0; i < n; i++) ((bf16 *)to)[i] = bf16_from_float(sum[i]);
 }
 
-exchange exchange_begin(comm *c, comm_kind kind) { return (exchange){c->request, 0, kind}; }
+// ---- exchanges
 
-err *exchange_post(comm *c, const group *g, exchange *x, bool send, int peer, void *buf, int64_t n,
-                   dtype dt) {
+bool comm_direct(const comm *c) { return c->dev->ops->host_memory || c->linked; }
+
+exchange exchange_make(comm *c, const group *g, comm_kind kind, MPI_Request *request) {
+    return (exchange){c, g, request, 0, kind};
+}
+
+err *exchange_begin(exchange *x) {
+    x->count = 0;
+    return x->g->link ? link_begin(x->c) : NULL;
+}
+
+err *exchange_post(exchange *x, bool send, int peer, void *buf, int64_t n, dtype dt) {
     err *e = NULL;
     MPI_Request *r = &x->request[x->count++];
-    if (send) comm_count(c, x->kind, 1, (uint64_t)n * dtype_size(dt));
-    if (c->listener) return NULL;
+    if (send) comm_count(x->c, x->kind, 1, (uint64_t)n * dtype_size(dt));
+    if (x->c->listener) return NULL;
+    if (x->g->link) return link_post(x->c, x->g->link, send, peer, buf, n, dt);
     if (send)
-        MPI_TRY(MPI_Isend(buf, (int)n, mpi_type(dt), peer, 1, g->comm, r), "MPI_Isend");
+        MPI_TRY(MPI_Isend(buf, (int)n, comm_mpi_type(dt), peer, 1, x->g->comm, r), "MPI_Isend");
     else
-        MPI_TRY(MPI_Irecv(buf, (int)n, mpi_type(dt), peer, 1, g->comm, r), "MPI_Irecv");
+        MPI_TRY(MPI_Irecv(buf, (int)n, comm_mpi_type(dt), peer, 1, x->g->comm, r), "MPI_Irecv");
 done:
     return e;
 }
 
-// The parts that have come in, and this rank's own at `own`, added in rank order.
-static void add_parts(const group *g, dtype dt, char *own, int64_t n, float *sum, const char *in) {
+err *exchange_posted(exchange *x) { return x->g->link ? link_end(x->c, x->g->link) : NULL; }
+
+err *exchange_end(exchange *x, const char *what) {
+    return x->g->link ? link_end(x->c, x->g->link) : comm_wait(x->c, x->request, x->count, what);
+}
+
+// ---- sums
+
+static int64_t cut(int64_t n, int parts, int i) { return n * i / parts; }
+static int64_t aligned(int64_t n) { return (n + ROW_ALIGN - 1) / ROW_ALIGN * ROW_ALIGN; }
+
+// The parts that have come in, every `aligned(n)` elements, and this rank's own at `own`, added in rank
+// order.
+static void add_parts(comm *c, const group *g, dtype dt, char *own, int64_t n, char *in) {
+    size_t row = (size_t)aligned(n) * dtype_size(dt);
+    float *sum = (float *)c->scratch;
+    if (c->linked) {
+        c->dev->ops->sum_rows(c->dev, &(row_sum){.dt = dt,
+                                                 .out_dt = dt,
+                                                 .count = g->size,
+                                                 .ld = aligned(n),
+                                                 .n = n,
+                                                 .rows = in,
+                                                 .own = own,
+                                                 .own_row = g->rank,
+                                                 .out = own});
+        return;
+    }
     for (int r = 0; r < g->size; r++)
-        comm_add_row(sum, r == g->rank ? own : in + (size_t)r * (size_t)n * dtype_size(dt), dt, n, r == 0);
+        comm_add_row(sum, r == g->rank ? own : in + (size_t)r * row, dt, n, r == 0);
     comm_store_row(own, dt, sum, n);
 }
 
-static int64_t cut(int64_t n, int parts, int i) { return n * i / parts; }
-
-// Sum of one segment in host memory: everyone sends everyone its part of the elements, each forms the sum of
-// its own part in rank order and sends it round. 2 (size-1) messages a rank, 2 n (size-1)/size elements.
-static err *sum_segment(comm *c, const group *g, dtype dt, char *buf, int64_t n, float *sum, char *in,
-                        exchange *x) {
+// Sum of one segment where it can be exchanged: everyone sends everyone its part of the elements, each forms
+// the sum of its own part in rank order and sends it round. 2 (size-1) messages a rank, 2 n (size-1)/size
+// elements.
+static err *sum_segment(exchange *x, dtype dt, char *buf, int64_t n, char *in) {
     err *e = NULL;
+    const group *g = x->g;
     size_t w = dtype_size(dt);
     int me = g->rank;
     int64_t lo = cut(n, g->size, me), mine = cut(n, g->size, me + 1) - lo;
-    x->count = 0;
+    TRY(exchange_begin(x));
     for (int r = 0; r < g->size; r++) {
         if (r == me) continue;
         int64_t at = cut(n, g->size, r), count = cut(n, g->size, r + 1) - at;
-        TRY(exchange_post(c, g, x, false, r, in + (size_t)r * (size_t)mine * w, mine, dt));
-        TRY(exchange_post(c, g, x, true, r, buf + (size_t)at * w, count, dt));
+        TRY(exchange_post(x, false, r, in + (size_t)r * (size_t)aligned(mine) * w, mine, dt));
+        TRY(exchange_post(x, true, r, buf + (size_t)at * w, count, dt));
     }
-    TRY(comm_wait(c, x->request, x->count, "a sum over ranks"));
-    if (!c->listener) add_parts(g, dt, buf + (size_t)lo * w, mine, sum, in);
-    x->count = 0;
+    TRY(exchange_end(x, "a sum over ranks"));
+    if (!x->c->listener) add_parts(x->c, g, dt, buf + (size_t)lo * w, mine, in);
+    TRY(exchange_begin(x));
     for (int r = 0; r < g->size; r++) {
         if (r == me) continue;
         int64_t at = cut(n, g->size, r), count = cut(n, g->size, r + 1) - at;
-        TRY(exchange_post(c, g, x, false, r, buf + (size_t)at * w, count, dt));
-        TRY(exchange_post(c, g, x, true, r, buf + (size_t)lo * w, mine, dt));
+        TRY(exchange_post(x, false, r, buf + (size_t)at * w, count, dt));
+        TRY(exchange_post(x, true, r, buf + (size_t)lo * w, mine, dt));
     }
-    TRY(comm_wait(c, x->request, x->count, "a sum over ranks"));
+    TRY(exchange_end(x, "a sum over ranks"));
 done:
     return e;
 }
@@ -277,20 +355,22 @@ done:
 err *comm_sum(comm *c, const group *g, dtype dt, void *buf, int64_t n) {
     if (g->size <= 1 || n == 0) return NULL;
     err *e = NULL;
-    exchange x = exchange_begin(c, g->sum);
+    exchange x = exchange_make(c, g, g->sum, c->request);
     size_t w = dtype_size(dt);
-    float *sum = (float *)c->scratch;
-    char *in = c->scratch + (size_t)COMM_SEGMENT * 4, *stage = in + (size_t)COMM_SEGMENT * 4;
+    char *in = c->linked ? c->sums : c->scratch + (size_t)COMM_SEGMENT * 4;
+    char *staging = c->scratch + (size_t)COMM_SEGMENT * 8;
     const ops *k = c->dev->ops;
+    bool direct = comm_direct(c);
     traffic before = c->sent[g->sum];
-    // The parts of a segment differ by at most one element: leave room for size of the longest.
-    int64_t most = COMM_SEGMENT - g->size;
+    // The parts of a segment differ by at most one element: leave room for size of the longest, aligned.
+    int64_t most = c->segment - (int64_t)ROW_ALIGN * g->size;
     for (int64_t at = 0; at < n; at += most) {
         int64_t count = n - at < most ? n - at : most;
         char *seg = (char *)buf + (size_t)at * w;
-        if (!k->host_memory) k->download(c->dev, stage, seg, (size_t)count * w);
-        TRY(sum_segment(c, g, dt, k->host_memory ? seg : stage, count, sum, in, &x));
-        if (!k->host_memory) k->upload(c->dev, seg, stage, (size_t)count * w);
+        if (!direct) k->download(c->dev, staging, seg, (size_t)count * w);
+        TRY(sum_segment(&x, dt, direct ? seg : staging, count, in));
+        // The staging memory is next written by a download, which comes behind this.
+        if (!direct) k->store(c->dev, seg, staging, (size_t)count * w);
     }
     comm_tell_together(c, g, g->sum, before);
 done:
@@ -324,7 +404,11 @@ err *comm_gather(comm *c, const group *g, const float *in, float *out, int64_t n
         k->copy(c->dev, out, in, bytes);
         return NULL;
     }
-    if (k->host_memory) return gather_bytes(c, g, in, out, bytes, "a gather over ranks");
+    if (k->host_memory || c->listener) return gather_bytes(c, g, in, out, bytes, "a gather over ranks");
+    if (g->link) {
+        comm_count(c, gather_kind(g), (uint64_t)g->size - 1, ((uint64_t)g->size - 1) * bytes);
+        return link_gather(c, g->link, in, out, n, DT_F32);
+    }
     if (bytes * ((size_t)g->size + 1) > comm_scratch_bytes())
         return err_new(ERR_RUNTIME, "gather of %zu bytes from %d ranks is more than the staging buffer",
                        bytes, g->size);
@@ -402,83 +486,4 @@ err *comm_agree(comm *c, err *mine) {
 done:
     free(all);
     return err_first(mine, e); // where the ranks cannot be asked, what this one knows counts
-}
-
-// ---- point to point
-
-err *comm_send(comm *c, comm_kind kind, int peer, int tag, dtype dt, const void *buf, int64_t n,
-               transfer *t) {
-    err *e = NULL;
-    *t = (transfer){.request = MPI_REQUEST_NULL, .bytes = (size_t)n * dtype_size(dt)};
-    if (n > INT_MAX)
-        FAIL(ERR_CONFIG, "a pipeline message of %lld elements: use a smaller micro_batch", (long long)n);
-    comm_count(c, kind, 1, t->bytes);
-    if (c->listener) {
-        tell_transfer(c, (comm_event){.act = COMM_ACT_SEND, .kind = kind, .peer = peer, .tag = tag}, t);
-        return NULL;
-    }
-    if (!c->dev->ops->host_memory) {
-        t->staged = malloc(t->bytes);
-        if (!t->staged) FAIL(ERR_SYSTEM, "out of memory for a pipeline message (%zu bytes)", t->bytes);
-        c->dev->ops->download(c->dev, t->staged, buf, t->bytes);
-    }
-    MPI_TRY(
-        MPI_Isend(t->staged ? t->staged : buf, (int)n, mpi_type(dt), peer, tag, c->world.comm, &t->request),
-        "MPI_Isend");
-done:
-    return e;
-}
-
-err *comm_receive(comm *c, int peer, int tag, dtype dt, void *buf, int64_t n, transfer *t) {
-    err *e = NULL;
-    *t = (transfer){.request = MPI_REQUEST_NULL, .bytes = (size_t)n * dtype_size(dt)};
-    if (n > INT_MAX)
-        FAIL(ERR_CONFIG, "a pipeline message of %lld elements: use a smaller micro_batch", (long long)n);
-    if (c->listener) {
-        tell_transfer(c, (comm_event){.act = COMM_ACT_RECEIVE, .peer = peer, .tag = tag}, t);
-        return NULL;
-    }
-    if (!c->dev->ops->host_memory) {
-        t->staged = malloc(t->bytes);
-        t->target = buf;
-        if (!t->staged) FAIL(ERR_SYSTEM, "out of memory for a pipeline message (%zu bytes)", t->bytes);
-    }
-    MPI_TRY(
-        MPI_Irecv(t->staged ? t->staged : buf, (int)n, mpi_type(dt), peer, tag, c->world.comm, &t->request),
-        "MPI_Irecv");
-done:
-    return e;
-}
-
-err *comm_finish(comm *c, transfer *t) {
-    if (c->listener && t->id)
-        c->listener->hear(c->listener, &(comm_event){.act = COMM_ACT_WAIT, .id = t->id});
-    t->id = 0;
-    if (t->request == MPI_REQUEST_NULL && !t->staged) return NULL;
-    err *e = wait_one(c, &t->request, "a message between pipeline stages");
-    if (!e && t->target) c->dev->ops->upload(c->dev, t->target, t->staged, t->bytes);
-    free(t->staged);
-    t->staged = t->target = NULL;
-    return e;
-}
-
-err *comm_put(comm *c, int peer, int tag, const void *data, size_t bytes) {
-    err *e = NULL;
-    MPI_Request r;
-    if (bytes > INT_MAX) FAIL(ERR_RUNTIME, "message of %zu bytes", bytes);
-    comm_count(c, COMM_HOST, 1, bytes);
-    MPI_TRY(MPI_Isend(data, (int)bytes, MPI_BYTE, peer, tag, c->world.comm, &r), "MPI_Isend");
-    TRY(wait_one(c, &r, "sending tensors"));
-done:
-    return e;
-}
-
-err *comm_take(comm *c, int peer, int tag, void *data, size_t bytes) {
-    err *e = NULL;
-    MPI_Request r;
-    if (bytes > INT_MAX) FAIL(ERR_RUNTIME, "message of %zu bytes", bytes);
-    MPI_TRY(MPI_Irecv(data, (int)bytes, MPI_BYTE, peer, tag, c->world.comm, &r), "MPI_Irecv");
-    TRY(wait_one(c, &r, "receiving tensors"));
-done:
-    return e;
 }

@@ -3,8 +3,10 @@
 // Every wait is a polled loop with a time limit, so that a dead or stuck peer ends as an ERR_PEER that names
 // it, the phase and the step (roll_call.h), and never as a hang. Sums are formed in rank order, element by
 // element, in fp32 (rounded once when the data is bf16): the same mesh gives the same bits, all ranks of a
-// group hold the same bits, and neither depends on how the data was cut. Buffers are device memory; when the
-// device's memory is not the host's they are staged through the host. One thread of a rank communicates.
+// group hold the same bits, and neither depends on how the data was cut. Buffers are device memory. Where
+// that is not the host's memory there are two transports, with the same sums and the same bits: through the
+// host (MPI), or linked from GPU to GPU (comm_link: NCCL), where everything is queued on the device and
+// nothing waits for it. Host data always travels over MPI. One thread of a rank communicates.
 #ifndef SOLAR_COMM_H
 #define SOLAR_COMM_H
 
@@ -40,8 +42,11 @@ typedef struct traffic {
     uint64_t messages, bytes;
 } traffic;
 
+typedef struct ncclComm gpu_link;
+
 typedef struct group {
-    MPI_Comm comm; // MPI_COMM_NULL when this rank is not in such a group, or when nothing is sent
+    gpu_link *link; // between the GPUs of the group; NULL: over MPI
+    MPI_Comm comm;  // MPI_COMM_NULL when this rank is not in such a group, or when nothing is sent
     int size, rank;
     comm_kind sum; // kind of its sums; the next two are those of its gathers and scatters
 } group;
@@ -56,6 +61,7 @@ typedef struct comm_event {
     uint64_t id;    // SEND, RECEIVE: a number for the transfer, from 1; WAIT: the one waited for
     traffic sent;   // by this rank; RECEIVE: to it
 } comm_event;
+typedef struct stage stage; // what a message of device memory needs on its way (comm_message.c)
 typedef struct comm_listener comm_listener;
 struct comm_listener {
     void (*hear)(comm_listener *self, const comm_event *e);
@@ -80,7 +86,14 @@ typedef struct comm {
     double waited; // seconds spent waiting for others since opened
     char host[64];
     char (*hosts)[64];        // [world]
-    char *scratch;            // host memory for sums and staging
+    char *scratch;            // host memory for sums and staging, pinned
+    bool linked;              // from GPU to GPU; of a plan: as if it were
+    int64_t segment;          // elements of a sum in one go
+    char *sums;               // linked: device memory for [segment] fp32
+    gpu_link *channel[4];     // linked: to and from pipeline neighbours, from QUEUE_FORWARD_OUT on
+    bool aborted;             // links were torn down after an error
+    stage *stages;            // list of all
+    uint64_t posted;          // sends of device memory so far
     MPI_Request *request;     // of one exchange within a group
     traffic sent[COMM_KINDS]; // by this rank since opened
     comm_listener *listener;  // NULL: a real one
@@ -97,9 +110,16 @@ err *comm_open(const mesh *m, device *dev, int64_t kv_heads, bool tied, double l
 // counted and told to the listener; sums, gathers and receives leave the data as it is. Not collective.
 err *comm_open_plan(const mesh *m, device *dev, int64_t kv_heads, bool tied, comm_listener *l, comm **out);
 void comm_close(comm *c); // collective, unless it sends nothing
+// From here on the device's memory travels from GPU to GPU (link.h). Every rank has a GPU of its own. Of a
+// communicator of a plan: it counts as if. Collective over all ranks.
+err *comm_link(comm *c);
+// Takes what messages of up to `bytes` need, `count` of them on their way at a time, so that none of them
+// allocates. Not collective.
+err *comm_reserve(comm *c, int count, size_t bytes);
 // Seconds of a clock that only goes forward; with a listener, its own time.
 double comm_now(const comm *c);
-size_t comm_scratch_bytes(void);
+size_t comm_scratch_bytes(void);      // of host memory
+size_t comm_link_scratch_bytes(void); // of the device's memory, when linked
 
 // In place: buf = sum over the group, n elements of dt. Collective over the group; at once for size 1.
 err *comm_sum(comm *c, const group *g, dtype dt, void *buf, int64_t n);
@@ -123,18 +143,19 @@ err *comm_barrier(comm *c);
 err *comm_agree(comm *c, err *mine);
 
 // A message on its way. Matching send and receive name each other's rank and the same tag; n elements of dt.
+// Messages of one kind between two ranks arrive in the order in which they were sent.
 typedef struct transfer {
     MPI_Request request; // MPI_REQUEST_NULL: nothing under way
-    void *staged;        // host copy, when the device's memory is not the host's
-    void *target;        // device buffer of a receive
-    size_t bytes;
-    uint64_t id; // with a listener: not 0 while under way
+    stage *stage;        // of device memory; NULL: none under way
+    uint64_t id;         // with a listener: not 0 while under way
 } transfer;
 #define TRANSFER_NONE ((transfer){.request = MPI_REQUEST_NULL})
-// kind: COMM_FORWARD or COMM_BACKWARD.
+// kind: COMM_FORWARD, to the next pipeline rank, or COMM_BACKWARD, to the one before. The buffer is sent as
+// work queued so far leaves it; it must not be written before comm_finish.
 err *comm_send(comm *c, comm_kind kind, int peer, int tag, dtype dt, const void *buf, int64_t n, transfer *t);
-err *comm_receive(comm *c, int peer, int tag, dtype dt, void *buf, int64_t n, transfer *t);
-// Completes it; a transfer that is not under way is complete.
+// Work queued so far may still use buf; what comes later must wait for comm_finish.
+err *comm_receive(comm *c, comm_kind kind, int peer, int tag, dtype dt, void *buf, int64_t n, transfer *t);
+// Completes it for work that is queued from here on; a transfer that is not under way is complete.
 err *comm_finish(comm *c, transfer *t);
 
 // Host-to-host messages for checkpoints: blocking, with the same time limit.

@@ -8,16 +8,17 @@ typedef struct deal {
     const group *g;
     dtype dt;
     int64_t units, unit, most; // most: elements of the largest part
-    int64_t step;              // elements of a part in one go
+    int64_t step;              // elements of a part in one go; a multiple of ROW_ALIGN where parts are added
 } deal;
 
 static int64_t part_at(const deal *d, int rank) { return d->units * rank / d->g->size * d->unit; }
 static int64_t part_size(const deal *d, int rank) { return part_at(d, rank + 1) - part_at(d, rank); }
 
-static deal make_deal(comm *c, const group *g, dtype dt, int64_t units, int64_t unit) {
+// step: of a sum as much as there is room for; of a gather over links, which needs none, all.
+static deal make_deal(comm *c, const group *g, dtype dt, int64_t units, int64_t unit, bool gather) {
     deal d = {.c = c, .g = g, .dt = dt, .units = units, .unit = unit};
     d.most = (units + g->size - 1) / g->size * unit;
-    d.step = COMM_SEGMENT / g->size;
+    d.step = gather && c->linked ? d.most : c->segment / g->size / ROW_ALIGN * ROW_ALIGN;
     return d;
 }
 
@@ -34,35 +35,56 @@ static char *place(const deal *d, const void *base, int64_t element) {
 // Where the host finds n elements of device memory; in `stage` when it cannot read them where they are.
 static void *on_host(const deal *d, void *at, int64_t n, char *stage) {
     const ops *k = d->c->dev->ops;
-    if (k->host_memory || d->c->listener) return at;
+    if (comm_direct(d->c) || d->c->listener) return at;
     k->download(d->c->dev, stage, at, (size_t)n * dtype_size(d->dt));
     return stage;
+}
+
+// The slices that have come in and this rank's own, added in rank order, to `mine`.
+static void add_slices(const deal *d, void *own, void *to, int64_t n, char *in) {
+    comm *c = d->c;
+    const group *g = d->g;
+    size_t room = (size_t)d->step * dtype_size(d->dt);
+    float *sum = (float *)c->scratch;
+    if (c->linked) {
+        c->dev->ops->sum_rows(c->dev, &(row_sum){.dt = d->dt,
+                                                 .out_dt = d->dt,
+                                                 .count = g->size,
+                                                 .ld = d->step,
+                                                 .n = n,
+                                                 .rows = in,
+                                                 .own = own,
+                                                 .own_row = g->rank,
+                                                 .out = to});
+        return;
+    }
+    for (int r = 0; r < g->size; r++)
+        comm_add_row(sum, r == g->rank ? own : in + (size_t)r * room, d->dt, n, r == 0);
+    bool host = c->dev->ops->host_memory;
+    comm_store_row(host ? to : in, d->dt, sum, n);
+    if (!host) c->dev->ops->upload(c->dev, to, in, (size_t)n * dtype_size(d->dt));
 }
 
 static err *scatter_slice(const deal *d, const void *all, void *mine, int64_t at, exchange *x) {
     err *e = NULL;
     comm *c = d->c;
     const group *g = d->g;
-    size_t room = (size_t)d->step * 4;
-    float *sum = (float *)c->scratch;
-    char *in = c->scratch + (size_t)COMM_SEGMENT * 4, *stage = in + (size_t)COMM_SEGMENT * 4;
+    size_t room = (size_t)d->step * dtype_size(d->dt);
+    char *in = c->linked ? c->sums : c->scratch + (size_t)COMM_SEGMENT * 4;
+    char *staging = c->scratch + (size_t)COMM_SEGMENT * 8;
     int64_t n = slice_of(d, g->rank, at);
-    x->count = 0;
+    TRY(exchange_begin(x));
     for (int r = 0; r < g->size; r++) {
         int64_t theirs = slice_of(d, r, at);
         if (r == g->rank) continue;
-        if (n) TRY(exchange_post(c, g, x, false, r, in + (size_t)r * room, n, d->dt));
-        void *out = on_host(d, place(d, all, part_at(d, r) + at), theirs, stage + (size_t)r * room);
-        if (theirs) TRY(exchange_post(c, g, x, true, r, out, theirs, d->dt));
+        if (n) TRY(exchange_post(x, false, r, in + (size_t)r * room, n, d->dt));
+        void *out = on_host(d, place(d, all, part_at(d, r) + at), theirs, staging + (size_t)r * room);
+        if (theirs) TRY(exchange_post(x, true, r, out, theirs, d->dt));
     }
-    TRY(comm_wait(c, x->request, x->count, "a sum over ranks"));
+    TRY(exchange_end(x, "a sum over ranks"));
     if (c->listener || !n) goto done;
-    void *own = on_host(d, place(d, all, part_at(d, g->rank) + at), n, stage);
-    for (int r = 0; r < g->size; r++)
-        comm_add_row(sum, r == g->rank ? own : in + (size_t)r * room, d->dt, n, r == 0);
-    bool host = c->dev->ops->host_memory;
-    comm_store_row(host ? place(d, mine, at) : in, d->dt, sum, n);
-    if (!host) c->dev->ops->upload(c->dev, place(d, mine, at), in, (size_t)n * dtype_size(d->dt));
+    void *own = on_host(d, place(d, all, part_at(d, g->rank) + at), n, staging);
+    add_slices(d, own, place(d, mine, at), n, in);
 done:
     return e;
 }
@@ -70,10 +92,10 @@ done:
 err *comm_scatter_sum(comm *c, const group *g, dtype dt, const void *all, void *mine, int64_t units,
                       int64_t unit) {
     err *e = NULL;
-    deal d = make_deal(c, g, dt, units, unit);
+    deal d = make_deal(c, g, dt, units, unit, false);
     comm_kind kind = g->sum + 2;
     traffic before = c->sent[kind];
-    exchange x = exchange_begin(c, kind);
+    exchange x = exchange_make(c, g, kind, c->request);
     if (g->size == 1) {
         c->dev->ops->copy(c->dev, mine, all, (size_t)(units * unit) * dtype_size(dt));
         return NULL;
@@ -84,26 +106,26 @@ done:
     return e;
 }
 
-// Host memory is filled where it lies; else a slice of every part goes through the staging memory.
+// Parts are filled where they lie; or a slice of each goes through the staging memory.
 static err *gather_slice(const deal *d, void *all, int64_t at, exchange *x) {
     err *e = NULL;
     comm *c = d->c;
     const group *g = d->g;
-    bool host = c->dev->ops->host_memory || c->listener;
-    size_t room = (size_t)d->step * 4;
-    char *in = c->scratch, *stage = c->scratch + (size_t)COMM_SEGMENT * 4;
+    bool direct = comm_direct(c) || c->listener;
+    size_t room = (size_t)d->step * dtype_size(d->dt);
+    char *in = c->scratch, *staging = c->scratch + (size_t)COMM_SEGMENT * 4;
     int64_t n = slice_of(d, g->rank, at);
-    void *own = on_host(d, place(d, all, part_at(d, g->rank) + at), n, stage);
-    x->count = 0;
+    void *own = on_host(d, place(d, all, part_at(d, g->rank) + at), n, staging);
+    TRY(exchange_begin(x));
     for (int r = 0; r < g->size; r++) {
         int64_t theirs = slice_of(d, r, at);
         if (r == g->rank) continue;
-        void *to = host ? place(d, all, part_at(d, r) + at) : in + (size_t)r * room;
-        if (theirs) TRY(exchange_post(c, g, x, false, r, to, theirs, d->dt));
-        if (n) TRY(exchange_post(c, g, x, true, r, own, n, d->dt));
+        void *to = direct ? place(d, all, part_at(d, r) + at) : in + (size_t)r * room;
+        if (theirs) TRY(exchange_post(x, false, r, to, theirs, d->dt));
+        if (n) TRY(exchange_post(x, true, r, own, n, d->dt));
     }
-    TRY(comm_wait(c, x->request, x->count, "a gather over ranks"));
-    for (int r = 0; r < g->size && !host; r++)
+    TRY(exchange_end(x, "a gather over ranks"));
+    for (int r = 0; r < g->size && !direct; r++)
         if (r != g->rank)
             c->dev->ops->upload(c->dev, place(d, all, part_at(d, r) + at), in + (size_t)r * room,
                                 (size_t)slice_of(d, r, at) * dtype_size(d->dt));
@@ -114,10 +136,10 @@ done:
 err *comm_gather_parts(comm *c, const group *g, dtype dt, void *all, int64_t units, int64_t unit) {
     err *e = NULL;
     if (g->size == 1) return NULL;
-    deal d = make_deal(c, g, dt, units, unit);
+    deal d = make_deal(c, g, dt, units, unit, true);
     comm_kind kind = g->sum + 1;
     traffic before = c->sent[kind];
-    exchange x = exchange_begin(c, kind);
+    exchange x = exchange_make(c, g, kind, c->request);
     for (int64_t at = 0; at < d.most; at += d.step) TRY(gather_slice(&d, all, at, &x));
     comm_tell_together(c, g, kind, before);
 done:

@@ -10,8 +10,8 @@ static int stage_rank(const part *p, int stage) { return mesh_rank(&p->m, p->m.d
 static err *receive_input(const run *r, void *x) {
     part *p = r->p;
     transfer in;
-    err *e =
-        comm_receive(r->c, stage_rank(p, r->v->index - 1), TAG_INFER, p->shape.dt, x, run_elements(r), &in);
+    err *e = comm_receive(r->c, COMM_FORWARD, stage_rank(p, r->v->index - 1), TAG_INFER, p->shape.dt, x,
+                          run_elements(r), &in);
     return e ? e : comm_finish(r->c, &in);
 }
 

@@ -296,12 +296,24 @@ void part_free(part *p) {
 
 bool part_takes_samples(const part *p) { return p->first || p->last || p->shape.mask_documents; }
 
-void part_upload_rows(part *p, const token_rows *rows, int64_t n) {
+// Copies an array to the device: at once, or by way of pinned memory, and then it is queued.
+static void take_row(part *p, int32_t *to, const int32_t *from, int64_t n, int32_t **staged) {
     const ops *k = p->dev->ops;
     size_t bytes = (size_t)n * sizeof(int32_t);
-    k->upload(p->dev, p->inputs, rows->input, bytes);
-    if (rows->target) k->upload(p->dev, p->targets, rows->target, bytes);
-    if (!p->shape.mask_documents) return;
-    k->upload(p->dev, p->doc_start, rows->start, bytes);
-    k->upload(p->dev, p->doc_positions, rows->position, bytes);
+    if (!*staged) {
+        k->upload(p->dev, to, from, bytes);
+        return;
+    }
+    k->store(p->dev, to, memcpy(*staged, from, bytes), bytes);
+    *staged += n;
 }
+
+void part_take_rows(part *p, const token_rows *rows, int64_t n, int32_t *staged) {
+    take_row(p, p->inputs, rows->input, n, &staged);
+    if (rows->target) take_row(p, p->targets, rows->target, n, &staged);
+    if (!p->shape.mask_documents) return;
+    take_row(p, p->doc_start, rows->start, n, &staged);
+    take_row(p, p->doc_positions, rows->position, n, &staged);
+}
+
+void part_upload_rows(part *p, const token_rows *rows, int64_t n) { part_take_rows(p, rows, n, NULL); }

@@ -170,6 +170,8 @@ void part_free(part *p);
 bool part_takes_samples(const part *p);
 // n rows of a step, from row 0 on; rows->target may be NULL. Only on a rank that takes samples.
 void part_upload_rows(part *p, const token_rows *rows, int64_t n);
+// The same, queued: by way of staged[4*n], pinned memory that is left alone until the device has done it.
+void part_take_rows(part *p, const token_rows *rows, int64_t n, int32_t *staged);
 
 int64_t bucket_cut(const bucket *b, int dp, int d);
 // The elements of a weight within the range lo..hi-1 of the flat order, from *at on; 0 when there are none.

@@ -10,8 +10,8 @@
 #include "part.h"
 
 typedef struct reducer reducer;
-// Host memory that a reducer takes.
-size_t reduce_scratch_bytes(const mesh *m);
+// Memory that a reducer takes beside the part's: the host's, or the device's when the ranks are linked.
+size_t reduce_scratch_bytes(const mesh *m, bool linked);
 err *reduce_open(part *p, comm *c, reducer **out);
 void reduce_close(reducer *r);
 

@@ -8,6 +8,22 @@
 // Tags of messages to a virtual stage: TAG_FORWARD + 2*stage and TAG_BACKWARD + 2*stage.
 enum { TAG_FORWARD = 100, TAG_BACKWARD = 101, GRADS = 3 };
 
+// Device memory is filled from pinned memory, so that nobody waits for it.
+static err *open_tokens(trainer *t) {
+    device *d = t->p->dev;
+    enum { ARRAYS = 4, PAGE = 4096 };
+    size_t bytes = (size_t)(t->p->tokens * t->micro) * sizeof(int32_t) * ARRAYS;
+    if (d->ops->host_memory) return NULL;
+    int32_t *staged = aligned_alloc(PAGE, (bytes + PAGE - 1) / PAGE * PAGE);
+    if (!staged) return err_new(ERR_SYSTEM, "out of memory for the tokens of a step");
+    err *e = d->ops->pin(d, staged, bytes);
+    if (e)
+        free(staged);
+    else
+        t->staged = staged;
+    return e;
+}
+
 static err *open_transfers(trainer *t) {
     const part *p = t->p;
     t->sent = calloc((size_t)p->vstages, sizeof *t->sent);
@@ -21,6 +37,15 @@ static err *open_transfers(trainer *t) {
     for (int i = 0; i < GRADS; i++) t->sent_grad[i] = TRANSFER_NONE;
     t->arriving = TRANSFER_NONE;
     return NULL;
+}
+
+// Every send that may be under way, the receive that is, and the two before it on their way to the device.
+static err *reserve_messages(trainer *t) {
+    const part *p = t->p;
+    int count = GRADS + 3;
+    if (p->m.pp == 1) return NULL;
+    for (int v = 0; v < p->vstages; v++) count += p->vstage[v].slots;
+    return comm_reserve(t->c, count, (size_t)(p->local * p->spec->hidden) * dtype_size(p->shape.dt));
 }
 
 err *trainer_open(part *p, comm *c, int64_t global_batch, trainer **out) {
@@ -40,6 +65,8 @@ err *trainer_open(part *p, comm *c, int64_t global_batch, trainer **out) {
     t->times = calloc((size_t)t->actions, sizeof *t->times);
     if (!t->votes || !t->times || !t->sums) FAIL(ERR_SYSTEM, "out of memory for the tokens of a step");
     TRY(open_transfers(t));
+    TRY(reserve_messages(t));
+    TRY(open_tokens(t));
     TRY(reduce_open(p, c, &t->reduce));
     *out = t;
     return NULL;
@@ -54,6 +81,8 @@ void trainer_close(trainer *t) {
     for (int v = 0; t->sent && v < t->p->vstages; v++) free(t->sent[v]);
     free(t->sent);
     token_rows_free(&t->rows);
+    if (t->staged) t->p->dev->ops->unpin(t->p->dev, t->staged);
+    free(t->staged);
     free(t->votes);
     free(t->sums);
     free(t->times);
@@ -68,7 +97,7 @@ static void take_samples(trainer *t, const int32_t *rows) {
     if (!part_takes_samples(p)) return;
     samples_split(rows, n / t->seq_len, t->seq_len, &t->rows);
     t->digest = samples_digest(rows, n / t->seq_len, t->seq_len);
-    part_upload_rows(p, &t->rows, n);
+    part_take_rows(p, &t->rows, n, t->staged);
 }
 
 static void clear_gradients(trainer *t) {
@@ -105,13 +134,13 @@ static err *expect_input(trainer *t, int i) {
     run r = micro_run(t, a);
     int64_t n = run_elements(&r);
     if (a->kind == ACT_FORWARD && !v->first)
-        TRY(comm_receive(t->c, stage_rank(p, v->index - 1), TAG_FORWARD + 2 * v->index, p->shape.dt, v->spare,
-                         n, &t->arriving));
+        TRY(comm_receive(t->c, COMM_FORWARD, stage_rank(p, v->index - 1), TAG_FORWARD + 2 * v->index,
+                         p->shape.dt, v->spare, n, &t->arriving));
     if (a->kind == ACT_BACKWARD && !v->last) {
         int next = t->backwards % GRADS;
         TRY(comm_finish(t->c, &t->sent_grad[next]));
-        TRY(comm_receive(t->c, stage_rank(p, v->index + 1), TAG_BACKWARD + 2 * v->index, p->shape.dt,
-                         p->work.grad[next], n, &t->arriving));
+        TRY(comm_receive(t->c, COMM_BACKWARD, stage_rank(p, v->index + 1), TAG_BACKWARD + 2 * v->index,
+                         p->shape.dt, p->work.grad[next], n, &t->arriving));
     }
 done:
     return e;
@@ -332,7 +361,7 @@ static err *update_weights(trainer *t, int64_t update, const step_options *o, do
                    .step = update};
         p->dev->ops->adamw(p->dev, &a);
     }
-    err *e = p->dev->ops->sync(p->dev);
+    err *e = p->dev->ops->failure(p->dev);
     spent(t, PHASE_UPDATE, began);
     return e ? e : reduce_gather_weights(t->reduce);
 }

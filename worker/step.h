@@ -60,6 +60,7 @@ typedef struct trainer {
     int micro, actions; // micro-batches of a step on this rank; actions of part.schedule
     token_rows rows;    // [micro*T]
     uint64_t digest;    // of this rank's samples of the step
+    int32_t *staged;    // [4][micro*T] pinned, on the way to the device; NULL: they need no copy
     double grad_scale;  // of the last step: what its gradients have to be multiplied by
     transfer **sent;    // [vstages][slots] activations on their way to the next stage
     transfer sent_grad[3], arriving;

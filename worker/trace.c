@@ -72,10 +72,11 @@ static double count_events(comm_listener *self) {
     return r->t->events;
 }
 
-static void take_memory(const part *p, trace *t) {
+static void take_memory(const part *p, bool linked, trace *t) {
     memcpy(t->bytes, p->mem.used, sizeof t->bytes);
     t->allocated = plan_device_allocated(p->dev);
-    t->host = comm_scratch_bytes() + reduce_scratch_bytes(&p->m);
+    t->host = comm_scratch_bytes() + (linked ? 0 : reduce_scratch_bytes(&p->m, false));
+    t->links = linked ? comm_link_scratch_bytes() + reduce_scratch_bytes(&p->m, true) : 0;
     for (int i = 0; i < p->weights; i++) t->parameters += p->weight[i].n;
 }
 
@@ -128,8 +129,9 @@ err *trace_step(const trace_input *in, trace *out) {
     TRY(plan_device_open(&r.ops, &dev));
     TRY(part_make(in->spec, in->plan, in->stages, in->table, in->m, in->shape, dev, &p));
     TRY(comm_open_plan(in->m, dev, in->spec->kv_heads, in->spec->tied, &r.comm, &c));
+    if (in->linked) TRY(comm_link(c));
     TRY(trainer_open(p, c, in->global_batch, &tr));
-    take_memory(p, out);
+    take_memory(p, in->linked, out);
     TRY(run_step(in, tr, &r));
     TRY(take_actions(tr, out));
 done:

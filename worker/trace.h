@@ -35,6 +35,7 @@ typedef struct trace {
     size_t bytes[MEM_CLASSES]; // of the arena
     size_t allocated;          // what the device was asked for
     size_t host;               // communication buffers in host memory
+    size_t links;              // and in the device's, beside the arena; of `allocated`
     traffic sent[COMM_KINDS];  // in one step
     int64_t count[OP_KINDS];   // operations
     op_cost cost[OP_KINDS];    // their sums
@@ -58,6 +59,7 @@ typedef struct trace_input {
     int64_t global_batch;
     trace_rate rate;
     const void *machine; // passed to rate
+    bool linked;         // device memory travels from GPU to GPU (comm_link)
 } trace_input;
 
 // Not collective. ERR_CONFIG as the step itself would say it. Free with trace_free.

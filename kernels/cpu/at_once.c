@@ -27,7 +27,7 @@ void *at_once_native_queue(device *d) {
     return NULL;
 }
 
-void at_once_watch(device *d, err *(*watch)(void *who), void *who) {
+void at_once_watch(device *d, err *(*watch)(void *who, double waited), void *who) {
     (void)d;
     (void)watch;
     (void)who;

@@ -10,7 +10,7 @@ err *at_once_event_open(device *d, event **out);
 void at_once_event(device *d, event *e); // event_close, mark, follow
 bool at_once_reached(device *d, event *e);
 void *at_once_native_queue(device *d);
-void at_once_watch(device *d, err *(*watch)(void *who), void *who);
+void at_once_watch(device *d, err *(*watch)(void *who, double waited), void *who);
 err *at_once_pin(device *d, void *host, size_t bytes);
 void at_once_unpin(device *d, void *host);
 void at_once_range_begin(device *d, const char *name);

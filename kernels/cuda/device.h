@@ -19,7 +19,7 @@ typedef struct cuda_device {
     int index;           // of the GPU
     cudaStream_t stream; // the current one of `streams`: work is queued here, in call order
     cudaStream_t streams[QUEUES];
-    err *(*watch)(void *who); // asked while the host waits; NULL: nobody
+    err *(*watch)(void *who, double waited); // asked while the host waits; NULL: nobody
     void *who;
     bool lost; // a wait was given up: what is queued may never end
     cublasHandle_t blas;
@@ -48,7 +48,7 @@ void cuda_mark(device *d, event *e);
 void cuda_follow(device *d, event *e);
 bool cuda_reached(device *d, event *e);
 void *cuda_native_queue(device *d);
-void cuda_watch(device *d, err *(*watch)(void *who), void *who);
+void cuda_watch(device *d, err *(*watch)(void *who, double waited), void *who);
 err *cuda_pin(device *d, void *host, size_t bytes);
 void cuda_unpin(device *d, void *host);
 void cuda_fetch(device *d, void *host, const void *src, size_t bytes);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "device.h"
+#include "log.h"
 #if __has_include(<nvtx3/nvToolsExt.h>)
 #include <nvtx3/nvToolsExt.h>
 #define RANGE_BEGIN(name) nvtxRangePushA(name)
@@ -81,13 +82,14 @@ bool cuda_reached(device *d, event *e) {
 
 // ---- waiting
 
-void cuda_watch(device *d, err *(*watch)(void *who), void *who) {
+void cuda_watch(device *d, err *(*watch)(void *who, double waited), void *who) {
     cuda_of(d)->watch = watch;
     cuda_of(d)->who = who;
 }
 
 void cuda_wait(cuda_device *c, const char *op) {
     err *e = NULL;
+    double start = now_seconds();
     for (long polls = 1; !c->lost; polls++) {
         cudaError_t status = c->watch ? cudaStreamQuery(c->stream) : cudaStreamSynchronize(c->stream);
         if (status != cudaErrorNotReady) {
@@ -95,7 +97,7 @@ void cuda_wait(cuda_device *c, const char *op) {
             return;
         }
         if (polls > SPINS) sched_yield(); // ranks may outnumber cores
-        if (polls % ASK == 0 && (e = c->watch(c->who))) {
+        if (polls % ASK == 0 && (e = c->watch(c->who, now_seconds() - start))) {
             cuda_fail(c, e);
             c->lost = true;
         }

@@ -36,8 +36,16 @@ $(TO)/test_cuda.o: tests/unit/test_cuda.c
 	$(CC) -MMD -MP -c $< -o $@
 $(TO)/test_cuda: $(TO)/test_cuda.o $(GPU) $(BUILD)/libsolar.a
 	g++ $(SAN) -fopenmp -o $@ $^ -lcmocka -lm
-# Objects come before the library, so that its own CUDA device, or that there is none, is not taken from it.
-$(TO)/solar: $(BUILD)/obj/orchestrator/main.o $(GPU) $(BUILD)/libsolar.a
+# Objects come before the library, so that its own CUDA device and NCCL, or that there are none, are not taken from it.
+NCCL := $(TO)/link.o $(TO)/nccl.o
+MPI_C := $(shell mpicc -showme:compile)
+$(TO)/link.o: worker/link.c
+	@mkdir -p $(@D)
+	$(CC) -DSOLAR_NCCL $(MPI_C) -MMD -MP -c $< -o $@
+$(TO)/nccl.o: $(HERE)/nccl/nccl.cpp
+	@mkdir -p $(@D)
+	$(CXX) -DOMPI_SKIP_MPICXX $(MPI_C) -MMD -MP -c $< -o $@
+$(TO)/solar: $(BUILD)/obj/orchestrator/main.o $(GPU) $(NCCL) $(BUILD)/libsolar.a
 	OMPI_CC=gcc MPICH_CC=gcc mpicc $(SAN) -fopenmp -o $@ $^ $$(cat $(BUILD)/libs)
 -include $(wildcard $(TO)/*.d)
 .PHONY: kernels program

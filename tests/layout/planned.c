@@ -201,7 +201,7 @@ static int check(const char *config) {
     need(mesh_make(world, rank, s.pp, s.tp, MESH_TDP, &m));
     make_blueprint(&s, &b);
     part_shape shape = shape_of(&s, &m);
-    trace_input in = {b.spec, b.plan, b.stages, b.table, &m, &shape, s.global, NULL, NULL};
+    trace_input in = {b.spec, b.plan, b.stages, b.table, &m, &shape, s.global, NULL, NULL, false};
     need(trace_step(&in, &plan));
     train(&s, &m, &b, &shape, &was);
     int bad = compare(config, &plan, &was) + expect_traffic(config, &s, &m, &was), all = 0;

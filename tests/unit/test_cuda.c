@@ -491,7 +491,8 @@ static void test_queues(void **state) {
     free(host);
 }
 
-static err *lose_patience(void *count) {
+static err *lose_patience(void *count, double waited) {
+    assert_true(waited >= 0);
     return ++*(int *)count < 3 ? NULL : err_new(ERR_PEER, "nobody comes");
 }
 
