@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../worker/weights.h"
+#include "gpus.h"
 #include "log.h"
 
 // Cost of the head in units of a layer: parameters, each of which is one multiplication a token. The
@@ -43,12 +44,8 @@ void blueprint_free(blueprint *b) {
 }
 
 err *device_open(const char *kind, const world *w, int threads, device **out) {
-    bool automatic = strcmp(kind, "auto") == 0;
-    if (strcmp(kind, "cpu") == 0) return cpu_open(threads, out);
-    err *e = cuda_open(w->local_rank, out);
-    if (!e || !automatic) return e;
-    err_free(e);
-    return cpu_open(threads, out);
+    bool none = strcmp(kind, "auto") == 0 && cuda_count() == 0;
+    return none || strcmp(kind, "cpu") == 0 ? cpu_open(threads, out) : cuda_open(w->local_rank, out);
 }
 
 static err *load_base(engine *g, const char *dir) {
@@ -83,10 +80,13 @@ done:
 
 err *engine_open(const engine_options *o, const world *w, engine *g) {
     err *e = NULL;
+    bool linked;
     *g = (engine){0};
     TRY(world_agree(w, build(o, w, g)));
     // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): world_agree keeps an error, so all is built here
+    TRY(gpus_check(w, g->dev, "auto", &linked));
     TRY(comm_open(&g->m, g->dev, g->b.spec->kv_heads, g->b.spec->tied, o->limit, &g->c));
+    if (linked) TRY(comm_link(g->c));
     return NULL;
 done:
     engine_close(g);

@@ -44,7 +44,8 @@ err *blueprint_make(const char *dir, const depth_ask *ask, const layout_shape *s
 void blueprint_free(blueprint *b);
 
 // ---- device
-// kind "auto" takes a GPU when there is one (index: local rank modulo GPUs), else the CPU; "cpu"; "cuda".
+// kind "auto" takes a GPU when this process sees any (index: local rank modulo GPUs), and the CPU when it
+// sees none; "cpu"; "cuda". A GPU that cannot be used is an error.
 err *device_open(const char *kind, const world *w, int threads, device **out);
 
 // ---- a model for inference, loaded over a mesh

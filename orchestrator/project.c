@@ -37,7 +37,7 @@ done:
 }
 
 static double arena_bytes(const trace *t) {
-    double sum = 0;
+    double sum = (double)t->links;
     for (int k = 0; k < MEM_CLASSES; k++) sum += (double)t->bytes[k];
     return sum;
 }

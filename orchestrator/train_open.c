@@ -10,6 +10,7 @@
 #include "config_diff.h"
 #include "data_order.h"
 #include "fsutil.h"
+#include "gpus.h"
 #include "log.h"
 #include "lr.h"
 #include "plan.h"
@@ -316,8 +317,11 @@ done:
 err *training_open(training *t) {
     err *e = NULL;
     char *checkpoint = NULL;
+    bool linked;
     TRY(world_agree(t->w, open_mesh(t)));
+    TRY(gpus_check(t->w, t->dev, t->cfg->mesh.transport, &linked));
     TRY(comm_open(&t->m, t->dev, t->b.spec->kv_heads, t->b.spec->tied, t->cfg->timeout.start, &t->c));
+    if (linked) TRY(comm_link(t->c));
     TRY(comm_agree(t->c, t->m.rank == 0 ? prepare_directory(t) : NULL));
     TRY(share_life(t));
     TRY(comm_agree(t->c, open_data(t)));

@@ -163,7 +163,10 @@ static err *blas_try(cublasStatus_t status, const char *what) {
                    cublasGetStatusString(status));
 }
 
+// Streams that share a connection to the GPU wait for each other; there are more of ours than the default of
+// connections, and NCCL has its own. To be set before the first call.
 static err *count_gpus(int *count) {
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
     cudaError_t status = cudaGetDeviceCount(count);
     if (status == cudaSuccess && *count > 0) return NULL;
     cudaGetLastError();
