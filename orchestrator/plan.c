@@ -175,8 +175,8 @@ static err *print_memory(FILE *out, const config *c, const blueprint *b, const m
     }
     format_bytes(text, (double)comm_scratch_bytes());
     fprintf(out, "          and %s of host memory per rank for communication\n", text);
-    if (plan_linked(c, plan_machine(c)) && world > 1) {
-        format_bytes(text, (double)comm_link_scratch_bytes() + (double)reduce_scratch_bytes(&m, true));
+    if (plan_linked(c, plan_machine(c)) && first->world > 1) {
+        format_bytes(text, (double)comm_link_scratch_bytes() + (double)reduce_scratch_bytes(first, true));
         fprintf(out, "          and %s of a GPU's memory for links (mesh.transport), without NCCL's own\n",
                 text);
     }
