@@ -63,7 +63,7 @@ endif
 NCCL     := $(shell echo 'int main(void) {return ncclGetVersion((int *)0);}' | $(CC) -include nccl.h $(CUDA_INC) -x c - $(CUDA_LIB) -lnccl -lcudart -o /dev/null 2>/dev/null && echo 1)
 CUDA_NOTE := on ($(NVCC), sm_$(subst $() $(), sm_,$(strip $(CUDA_ARCH))), $(if $(NCCL),with,without) NCCL)
 CUDA_C   := -DSOLAR_CUDA $(if $(NCCL),-DSOLAR_NCCL) $(CUDA_INC)
-CUDA_LIBS := $(CUDA_LIB) -lcublasLt -lcublas $(if $(NCCL),-lnccl) -lcudart
+CUDA_LIBS := $(CUDA_LIB) -lcublasLt $(if $(NCCL),-lnccl) -lcudart
 CUDA_SRC := $(wildcard kernels/cuda/*.c)
 CUDA_OBJ := $(CUSRC:%.cu=$(BUILD)/obj/%.cu.o) $(CUDA_SRC:%.c=$(BUILD)/obj/%.o)
 comma    := ,

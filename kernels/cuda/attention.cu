@@ -125,9 +125,20 @@ bool attention_fits(cuda_device *c, const attention *a, int64_t blocks) {
     return !what;
 }
 
+// Of which a grid can hold blocks of 64 in its second direction.
+constexpr int64_t MOST_TENSOR_ROWS = 64 * static_cast<int64_t>(UINT16_MAX);
+
+bool on_tensor_cores(const attention *a) {
+    return a->dt == DT_BF16 && (a->head_dim == 64 || a->head_dim == 128) && a->scale > 0 &&
+           a->rows <= MOST_TENSOR_ROWS && a->batch <= UINT16_MAX &&
+           aligned(16, a->q, a->k, a->v, a->out, a->d_out, a->dq, a->dk, a->dv) &&
+           wide_rows<bf16>(a, a->ld) && wide_rows<bf16>(a, a->ld_out);
+}
+
 void cuda_attention(device *d, const attention *a) {
     cuda_device *c = cuda_enter(d);
     if (a->batch <= 0 || a->q_rows <= 0 || a->heads <= 0 || a->head_dim <= 0) return;
+    if (on_tensor_cores(a)) return tensor_attention(c, a);
     with_type(a->dt, [&](auto element) {
         using E = decltype(element);
         bool wide =

@@ -5,7 +5,7 @@
 // side COLS rows at a time. Its threads form a square of SIDE x SIDE: thread (ty, tx) works on rows ty*R ..
 // ty*R+R-1 and on columns tx, tx+SIDE, .. of a tile of scores, and on W neighbouring dimensions in each PART
 // of the head. D is head_dim rounded up to 32, 64, 128 or 256; what is past head_dim is 0. fp32 arithmetic on
-// the ordinary cores: the tensor cores are not used here.
+// the ordinary cores; attention_tensor.cuh is for the tensor cores.
 #ifndef SOLAR_CUDA_ATTENTION_CUH
 #define SOLAR_CUDA_ATTENTION_CUH
 
@@ -33,7 +33,9 @@ __device__ inline int ty() { return static_cast<int>(threadIdx.x) / SIDE; }
 
 // ---- where things lie
 
-__device__ inline int group_of(const attention &a) { return static_cast<int>(a.heads / a.kv_heads); }
+__device__ inline int group_of(const attention &a) {
+    return static_cast<int>(a.heads) / static_cast<int>(a.kv_heads);
+}
 
 // Row 0 of sequence b, head h.
 template <typename E>
@@ -166,6 +168,11 @@ template <typename E> inline bool wide_rows(const attention *a, int64_t ld) {
 
 // Whether the shape is one that the kernels can do; else the failure is kept.
 bool attention_fits(cuda_device *c, const attention *a, int64_t blocks);
+
+// Whether the kernels of attention_tensor*.cu can do it: bf16, the usual head_dim, rows that move in packs.
+bool on_tensor_cores(const attention *a);
+void tensor_attention(cuda_device *c, const attention *a);
+void tensor_attention_grad(cuda_device *c, const attention *a); // dq, dk and dv; delta is there
 
 // f(width<D>()) for the D that holds head_dim.
 template <typename F> void with_dim(int64_t head_dim, F f) {

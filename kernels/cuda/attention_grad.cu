@@ -7,7 +7,7 @@
 
 // ---- delta: one warp for every head of every row
 
-template <typename E> static __global__ void delta_kernel(attention a) {
+template <typename E, int N> static __global__ void delta_kernel(attention a) {
     int64_t count = a.batch * a.rows * a.heads, lane = threadIdx.x % WARP;
     int64_t warps = static_cast<int64_t>(gridDim.x) * (BLOCK / WARP);
     for (int64_t at = static_cast<int64_t>(blockIdx.x) * (BLOCK / WARP) + threadIdx.x / WARP; at < count;
@@ -16,7 +16,12 @@ template <typename E> static __global__ void delta_kernel(attention a) {
         const E *out = static_cast<const E *>(a.out) + row * a.ld_out + h * a.head_dim;
         const E *grad = static_cast<const E *>(a.d_out) + row * a.ld_out + h * a.head_dim;
         float sum = 0;
-        for (int64_t d = lane; d < a.head_dim; d += WARP) sum += to_float(out[d]) * to_float(grad[d]);
+        for (int64_t d = lane * N; d < a.head_dim; d += WARP * N) {
+            float x[N], y[N];
+            load<N>(x, out + d), load<N>(y, grad + d);
+#pragma unroll
+            for (int i = 0; i < N; i++) sum += x[i] * y[i];
+        }
         sum = warp_reduce(sum, plus());
         if (lane == 0) a.delta[statistics_of(a, b, h) + row % a.rows] = sum;
     }
@@ -164,10 +169,7 @@ static __global__ void __launch_bounds__(SQUARE, 1) key_grad_kernel(attention a,
 template <typename E, int D> static void launch_grad(cuda_device *c, const attention *a, bool wide) {
     using S = shape<D>;
     int64_t blocks = pieces(a->rows, S::ROWS), heads = a->batch * a->heads;
-    if (!attention_fits(c, a, blocks * heads)) return;
     size_t shared = (2 * S::OWN + 2 * S::OTHER + S::P) * sizeof(float);
-    launch(c, "attention_grad", delta_kernel<E>, dim3(many(pieces(heads * a->rows, BLOCK / WARP), INT32_MAX)),
-           dim3(BLOCK), 0, *a);
     launch(c, "attention_grad", query_grad_kernel<E, D>, dim3((unsigned)(blocks * heads)), dim3(SQUARE),
            shared, *a, (int)blocks, wide);
     launch(c, "attention_grad", key_grad_kernel<E, D>, dim3((unsigned)(blocks * a->batch * a->kv_heads)),
@@ -181,6 +183,15 @@ void cuda_attention_grad(device *d, const attention *a) {
         using E = decltype(element);
         bool wide = aligned(16, a->q, a->k, a->v, a->d_out, a->dq, a->dk, a->dv) && wide_rows<E>(a, a->ld) &&
                     wide_rows<E>(a, a->ld_out);
+        // the least rows of a block bound the number of blocks of every kernel
+        int64_t heads = a->batch * a->heads, least = shape<MOST_DIM>::ROWS;
+        if (!attention_fits(c, a, pieces(a->rows, least) * heads)) return;
+        with_width<E>(wide && aligned(16, a->out), [&](auto width) {
+            constexpr int N = decltype(width)::value;
+            launch(c, "attention_grad", delta_kernel<E, N>,
+                   dim3(many(pieces(heads * a->rows, BLOCK / WARP), INT32_MAX)), dim3(BLOCK), 0, *a);
+        });
+        if (on_tensor_cores(a)) return tensor_attention_grad(c, a);
         with_dim(a->head_dim, [&](auto width) { launch_grad<E, decltype(width)::value>(c, a, wide); });
     });
 }

@@ -16,7 +16,8 @@
 #include "device.h"
 
 constexpr int WARP = 32;
-constexpr int BLOCK = 256; // threads of a block, at most
+constexpr int BLOCK = 256;       // threads of a block, usually
+constexpr int MOST_BLOCK = 1024; // and at most
 constexpr unsigned ALL_LANES = 0xffffffffu;
 
 // ---- elements
@@ -59,6 +60,22 @@ template <int N, typename E> __device__ inline void load(float (&to)[N], const E
         for (int i = 0; i < P::EACH; i++) to[w * P::EACH + i] = to_float(x[i]);
     }
 }
+
+// What comes for later use as it is, in few registers.
+template <int N, typename E> struct packed {
+    typename pack<E, N>::word word[pack<E, N>::WORDS];
+    __device__ void load_from(const E *from) {
+#pragma unroll
+        for (int w = 0; w < pack<E, N>::WORDS; w++)
+            word[w] = reinterpret_cast<const typename pack<E, N>::word *>(from)[w];
+    }
+    __device__ void unpack(float (&to)[N]) const {
+        E x[N];
+        memcpy(x, word, sizeof x);
+#pragma unroll
+        for (int i = 0; i < N; i++) to[i] = to_float(x[i]);
+    }
+};
 
 template <int N, typename E, typename F>
 __device__ inline void store_words(E *to, const float (&from)[N], F write) {
@@ -107,7 +124,7 @@ template <typename T, typename F> __device__ inline T warp_reduce(T v, F f) {
 }
 
 template <typename T, typename F> __device__ inline T block_reduce(T v, F f) {
-    __shared__ T part[BLOCK / WARP];
+    __shared__ T part[MOST_BLOCK / WARP];
     v = warp_reduce(v, f);
     if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = v;
     __syncthreads();
@@ -129,13 +146,13 @@ inline unsigned row_threads(int64_t n) {
     return n < BLOCK ? static_cast<unsigned>(pieces(n, WARP) * WARP) : BLOCK;
 }
 
-// One thread for every column of a plane, rows looped over by `blockIdx.y`.
+// One thread for every column of a plane, rows looped over by `blockIdx.y`. The blocks of a row are alike.
 struct plane {
     dim3 grid, block;
     plane(int64_t rows, int64_t columns) : grid(0, 0), block(1) {
         if (rows <= 0 || columns <= 0) return;
-        block.x = row_threads(columns);
-        grid.x = many(pieces(columns, block.x), INT32_MAX);
+        grid.x = many(pieces(columns, BLOCK), INT32_MAX);
+        block.x = row_threads(pieces(columns, grid.x));
         grid.y = many(rows, UINT16_MAX);
     }
 };

@@ -5,7 +5,6 @@
 
 enum {
     OLDEST = 8,            // compute capability 8.0: the first with bf16 arithmetic
-    WORKSPACE = 32 << 20,  // what cuBLAS recommends for Hopper
     LEAST_ALLOCATION = 64, // so that an empty array has an address too
 };
 
@@ -91,9 +90,8 @@ static err *cuda_sync(device *d) {
 static void cuda_close(device *d) {
     if (!d) return;
     cuda_device *c = cuda_enter(d);
-    if (c->blas) cublasDestroy(c->blas);
+    cuda_products_close(c);
     cuda_queues_close(c);
-    if (c->workspace) cudaFree(c->workspace);
     if (c->sums) cudaFree(c->sums);
     err_free(c->failed);
     free(c);
@@ -151,16 +149,10 @@ static const ops cuda_ops = {
 
 // ---- opening
 
-static err *cuda_try(cudaError_t status, const char *what) {
+err *cuda_try(cudaError_t status, const char *what) {
     if (status == cudaSuccess) return NULL;
     cudaGetLastError();
     return err_new(ERR_SYSTEM, "%s: %s (%s)", what, cudaGetErrorName(status), cudaGetErrorString(status));
-}
-
-static err *blas_try(cublasStatus_t status, const char *what) {
-    if (status == CUBLAS_STATUS_SUCCESS) return NULL;
-    return err_new(ERR_SYSTEM, "%s: %s (%s)", what, cublasGetStatusName(status),
-                   cublasGetStatusString(status));
 }
 
 // Streams that share a connection to the GPU wait for each other; there are more of ours than the default of
@@ -195,20 +187,6 @@ done:
     return e;
 }
 
-// Sums stay fp32 until the one rounding of a result: neither TF32 nor sums of bf16 parts. The workspace
-// comes after the stream, because a new stream takes it away.
-static err *open_blas(cuda_device *c) {
-    err *e = NULL;
-    TRY(blas_try(cublasCreate(&c->blas), "starting cuBLAS"));
-    TRY(blas_try(cublasSetStream(c->blas, c->stream), "the stream of cuBLAS"));
-    TRY(blas_try(cublasSetWorkspace(c->blas, c->workspace, WORKSPACE), "the workspace of cuBLAS"));
-    TRY(blas_try(
-        cublasSetMathMode(c->blas, CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION),
-        "the precision of cuBLAS"));
-done:
-    return e;
-}
-
 err *cuda_open(int index, device **out) {
     err *e = NULL;
     int count = 0;
@@ -222,9 +200,8 @@ err *cuda_open(int index, device **out) {
     c->index = index % count;
     TRY(check_gpu(c->index));
     TRY(cuda_queues_open(c));
-    TRY(cuda_try(cudaMalloc(&c->workspace, WORKSPACE), "memory for cuBLAS"));
     TRY(cuda_try(cudaMalloc((void **)&c->sums, SUM_PIECES * sizeof *c->sums), "memory for sums"));
-    TRY(open_blas(c));
+    TRY(cuda_products_open(c));
     *out = &c->base;
     return NULL;
 done:

@@ -2,7 +2,6 @@
 #ifndef SOLAR_CUDA_DEVICE_H
 #define SOLAR_CUDA_DEVICE_H
 
-#include <cublas_v2.h>
 #include <cuda_runtime_api.h>
 
 #ifdef __cplusplus
@@ -21,11 +20,10 @@ typedef struct cuda_device {
     cudaStream_t streams[QUEUES];
     err *(*watch)(void *who, double waited); // asked while the host waits; NULL: nobody
     void *who;
-    bool lost; // a wait was given up: what is queued may never end
-    cublasHandle_t blas;
-    void *workspace; // of blas
-    double *sums;    // [SUM_PIECES] on the GPU
-    err *failed;     // first failure since the last sync
+    bool lost;                 // a wait was given up: what is queued may never end
+    struct products *products; // how matrix products are done (product.cu)
+    double *sums;              // [SUM_PIECES] on the GPU
+    err *failed;               // first failure since the last sync
 } cuda_device;
 
 // The device, its GPU made current for the calling thread: the first line of every op.
@@ -35,8 +33,14 @@ void cuda_fail(cuda_device *c, err *e);
 void cuda_check(cuda_device *c, const char *op, cudaError_t status);
 // Waits for the current stream, asking `watch`; fails as the op that is named.
 void cuda_wait(cuda_device *c, const char *op); // queues.c
+// The same as an error of its own, while a device is being opened.
+err *cuda_try(cudaError_t status, const char *what);
 // Whether this program holds code for the current GPU (elementwise.cu).
 cudaError_t cuda_code_present(void);
+
+// What matrix products need of their own (product.cu); closing is fine after opening failed.
+err *cuda_products_open(cuda_device *c);
+void cuda_products_close(cuda_device *c);
 
 // ---- queues.c
 err *cuda_queues_open(cuda_device *c);

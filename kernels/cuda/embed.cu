@@ -30,18 +30,49 @@ void cuda_embed(device *d, dtype dt, void *y, const void *table, const int32_t *
     });
 }
 
-// One thread owns one column of every GROUPS-th row of the table, and meets the tokens in order: no two
-// threads add to one element, and its sum has the order of the tokens.
-constexpr int GROUPS = 32;
+// A block owns a strip of columns of every GROUPS-th row of the table. It meets the tokens in order, as many
+// at once as it has threads, of which it lists its own; a thread adds its columns of each. No two threads add
+// to one element, and its sum has the order of the tokens.
+constexpr int GROUPS = 128;
 
-template <typename E>
+struct listed {
+    int row, token;
+};
+
+// Lists in order the `own` ones; returns how many. All threads must call.
+__device__ static int list_own(listed *list, bool own, listed mine) {
+    __shared__ int counts[BLOCK / WARP];
+    const int lane = static_cast<int>(threadIdx.x) % WARP, warp = static_cast<int>(threadIdx.x) / WARP;
+    const unsigned votes = __ballot_sync(ALL_LANES, own);
+    if (lane == 0) counts[warp] = __popc(votes);
+    __syncthreads();
+    int place = __popc(votes & ((1u << lane) - 1)), total = 0;
+    for (int w = 0; w < static_cast<int>(blockDim.x) / WARP; w++) {
+        if (w < warp) place += counts[w];
+        total += counts[w];
+    }
+    if (own) list[place] = mine;
+    __syncthreads();
+    return total;
+}
+
+template <typename E, int N>
 static __global__ void embed_grad_kernel(float *dtable, const E *dy, const int32_t *tokens, int64_t T,
-                                         int64_t h, int64_t first, int64_t rows) {
-    EACH_COLUMN(j, h)
-    for (int64_t t = 0; t < T; t++) {
-        int64_t row = tokens[t] - first;
-        if (row < 0 || row >= rows || row % GROUPS != blockIdx.y) continue;
-        dtable[row * h + j] += to_float(dy[t * h + j]);
+                                         int64_t packs, int64_t first, int64_t rows) {
+    __shared__ listed list[BLOCK];
+    const int64_t p = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    for (int64_t base = 0; base < T; base += blockDim.x) {
+        int64_t t = base + threadIdx.x, row = t < T ? tokens[t] - first : -1;
+        bool own = row >= 0 && row < rows && row % GROUPS == blockIdx.y;
+        int count = list_own(list, own, {static_cast<int>(row), static_cast<int>(threadIdx.x)});
+        for (int i = 0; i < count && p < packs; i++) {
+            float sum[N], more[N], *to = dtable + (list[i].row * packs + p) * N;
+            load<N>(sum, to), load<N>(more, dy + ((base + list[i].token) * packs + p) * N);
+#pragma unroll
+            for (int j = 0; j < N; j++) sum[j] += more[j];
+            store<N>(to, sum);
+        }
+        __syncthreads(); // the list is free
     }
 }
 
@@ -51,8 +82,11 @@ void cuda_embed_grad(device *d, dtype dt, float *dtable, const void *dy, const i
     if (T <= 0) return;
     with_type(dt, [&](auto element) {
         using E = decltype(element);
-        plane at(GROUPS, h);
-        launch(c, "embed_grad", embed_grad_kernel<E>, at.grid, at.block, 0, dtable, (const E *)dy, tokens, T,
-               h, first, rows);
+        with_width<float>(aligned(16, dtable, dy) && h % 4 == 0, [&](auto width) {
+            constexpr int N = decltype(width)::value;
+            plane at(GROUPS, h / N);
+            launch(c, "embed_grad", embed_grad_kernel<E, N>, at.grid, at.block, 0, dtable, (const E *)dy,
+                   tokens, T, h / N, first, rows);
+        });
     });
 }

@@ -5,17 +5,26 @@
 #define EACH_BLOCK_ROW(t, rows) for (int64_t t = blockIdx.x; t < (rows); t += gridDim.x)
 #define EACH_PACK(p, packs)     for (int64_t p = threadIdx.x; p < (packs); p += blockDim.x)
 
-// A thread reads back only what it wrote itself, so that `sum` may be `x`.
-template <typename E, int N>
-static __global__ void norm_kernel(E *y, float *rstd, E *sum, const E *x, const E *delta, const E *w,
-                                   int64_t T, int64_t packs, float eps) {
+// Whether a block can have a thread for every pack of a row, so that nothing is read twice.
+static bool one_pack(int64_t packs) { return packs <= MOST_BLOCK; }
+static unsigned threads_of(int64_t packs) {
+    return one_pack(packs) ? static_cast<unsigned>(pieces(packs, WARP) * WARP) : BLOCK;
+}
+
+// ONE: a thread has one pack at most, and keeps it. Else it reads back only what it wrote itself, so that
+// `sum` may be `x`.
+template <typename E, int N, bool ONE>
+static __global__ void __launch_bounds__(ONE ? MOST_BLOCK : BLOCK)
+    norm_kernel(E *y, float *rstd, E *sum, const E *x, const E *delta, const E *w, int64_t T, int64_t packs,
+                float eps) {
     const E *source = delta ? sum : x;
     EACH_BLOCK_ROW(t, T) {
         int64_t row = t * packs * N;
-        float squares = 0;
+        float squares = 0, s[N], weight[N];
         EACH_PACK(p, packs) {
-            float s[N], more[N];
+            float more[N];
             load<N>(s, x + row + p * N);
+            if (ONE) load<N>(weight, w + p * N);
             if (delta) {
                 load<N>(more, delta + row + p * N);
 #pragma unroll
@@ -29,9 +38,7 @@ static __global__ void norm_kernel(E *y, float *rstd, E *sum, const E *x, const 
         float r = 1.0f / sqrtf(squares / static_cast<float>(packs * N) + eps);
         if (threadIdx.x == 0) rstd[t] = r;
         EACH_PACK(p, packs) {
-            float s[N], weight[N];
-            load<N>(s, source + row + p * N);
-            load<N>(weight, w + p * N);
+            if (!ONE) load<N>(s, source + row + p * N), load<N>(weight, w + p * N);
 #pragma unroll
             for (int i = 0; i < N; i++) s[i] = rounded<E>(s[i] * r) * weight[i];
             store<N>(y + row + p * N, s);
@@ -48,13 +55,51 @@ void cuda_rmsnorm(device *d, dtype dt, void *y, float *rstd, void *sum, const vo
         bool wide = aligned(16, y, sum, x, delta, w) && h % (int64_t)(16 / sizeof(E)) == 0;
         with_width<E>(wide, [&](auto width) {
             constexpr int N = decltype(width)::value;
-            launch(c, "rmsnorm", norm_kernel<E, N>, dim3(many(T, INT32_MAX)), dim3(row_threads(h / N)), 0,
-                   (E *)y, rstd, (E *)sum, (const E *)x, (const E *)delta, (const E *)w, T, h / N, eps);
+            auto kernel = one_pack(h / N) ? norm_kernel<E, N, true> : norm_kernel<E, N, false>;
+            launch(c, "rmsnorm", kernel, dim3(many(T, INT32_MAX)), dim3(threads_of(h / N)), 0, (E *)y, rstd,
+                   (E *)sum, (const E *)x, (const E *)delta, (const E *)w, T, h / N, eps);
         });
     });
 }
 
-// ---- backward: dw first, because dx may be the residual
+// ---- backward
+//   dx = (residual or 0) + rstd (w dy - x along), along = rstd^2 mean(w dy x)
+//   dw += sum of dy round(x rstd) over the rows, by chunks of them, and over the chunks in order
+
+// A block does a chunk of rows, a thread one pack of each: dx, and its own sum of dw. The next row comes
+// while this one is summed.
+template <typename E, int N>
+static __global__ void __launch_bounds__(MOST_BLOCK)
+    norm_grad_chunk_kernel(E *dx, const E *residual, const E *dy, const E *x, const E *w, const float *rstd,
+                           float *partial, int64_t T, int64_t packs) {
+    const int64_t end = T * (blockIdx.x + 1) / gridDim.x, p = threadIdx.x;
+    int64_t t = T * blockIdx.x / gridDim.x, at = (t * packs + p) * N;
+    const bool mine = p < packs;
+    packed<N, E> next_g = {}, next_s = {}, weights = {}, before = {};
+    float dw[N] = {}, next_r = t < end ? rstd[t] : 0;
+    if (mine) weights.load_from(w + p * N);
+    if (mine && t < end) next_g.load_from(dy + at), next_s.load_from(x + at);
+    for (; t < end; t++, at += packs * N) {
+        float g[N], s[N], weight[N], to[N], inner = 0, r = next_r;
+        next_g.unpack(g), next_s.unpack(s), weights.unpack(weight);
+        if (t + 1 < end) next_r = rstd[t + 1];
+        if (mine && t + 1 < end) next_g.load_from(dy + at + packs * N), next_s.load_from(x + at + packs * N);
+        if (mine && residual) before.load_from(residual + at);
+#pragma unroll
+        for (int i = 0; i < N; i++) inner += g[i] * s[i] * weight[i];
+        float along = block_reduce(inner, plus()) * r * r / static_cast<float>(packs * N);
+        before.unpack(to);
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            dw[i] += g[i] * rounded<E>(s[i] * r);
+            to[i] += r * (weight[i] * g[i] - s[i] * along);
+        }
+        if (mine) store<N>(dx + at, to);
+    }
+    if (mine) store<N>(partial + (blockIdx.x * packs + p) * N, dw);
+}
+
+// Rows with more packs: dw first, because dx may be the residual.
 
 // Each chunk of rows (blockIdx.y) sums its own dw, one column a thread.
 template <typename E, int N>
@@ -83,7 +128,6 @@ static __global__ void add_chunks_kernel(float *dw, const float *partial, int64_
     }
 }
 
-// dx = (residual or 0) + rstd (w dy - x along), along = rstd^2 mean(w dy x)
 template <typename E, int N>
 static __global__ void norm_grad_kernel(E *dx, const E *residual, const E *dy, const E *x, const E *w,
                                         const float *rstd, int64_t T, int64_t packs) {
@@ -124,14 +168,20 @@ void cuda_rmsnorm_grad(device *d, dtype dt, void *dx, float *dw, const void *res
         bool wide = aligned(16, dx, residual, dy, x, w, partial) && h % (int64_t)(16 / sizeof(E)) == 0;
         with_width<E>(wide, [&](auto width) {
             constexpr int N = decltype(width)::value;
-            plane parts(chunks, h / N);
-            launch(c, "rmsnorm_grad", norm_weight_kernel<E, N>, parts.grid, parts.block, 0, partial,
-                   (const E *)dy, (const E *)x, rstd, T, h / N);
+            if (one_pack(h / N)) {
+                launch(c, "rmsnorm_grad", norm_grad_chunk_kernel<E, N>, dim3(static_cast<unsigned>(chunks)),
+                       dim3(threads_of(h / N)), 0, (E *)dx, (const E *)residual, (const E *)dy, (const E *)x,
+                       (const E *)w, rstd, partial, T, h / N);
+            } else {
+                plane parts(chunks, h / N);
+                launch(c, "rmsnorm_grad", norm_weight_kernel<E, N>, parts.grid, parts.block, 0, partial,
+                       (const E *)dy, (const E *)x, rstd, T, h / N);
+                launch(c, "rmsnorm_grad", norm_grad_kernel<E, N>, dim3(many(T, INT32_MAX)), dim3(BLOCK), 0,
+                       (E *)dx, (const E *)residual, (const E *)dy, (const E *)x, (const E *)w, rstd, T,
+                       h / N);
+            }
             launch(c, "rmsnorm_grad", add_chunks_kernel, columns.grid, columns.block, 0, dw, partial, chunks,
                    h);
-            launch(c, "rmsnorm_grad", norm_grad_kernel<E, N>, dim3(many(T, INT32_MAX)),
-                   dim3(row_threads(h / N)), 0, (E *)dx, (const E *)residual, (const E *)dy, (const E *)x,
-                   (const E *)w, rstd, T, h / N);
         });
     });
 }

@@ -1,24 +1,26 @@
 // Cross-entropy over a split vocabulary.
 #include "common.cuh"
 
-// One block a row. The maximum passes over NaN, but the sum after it does not.
+// One block a row, which is read once: a thread keeps its greatest logit and the sum of exp relative to it.
+// The maximum passes over NaN, but the sum does not.
 template <int N>
 static __global__ void stats_kernel(float *stats, const float *logits, int64_t ld, const int32_t *targets,
                                     int64_t T, int64_t packs, int64_t first) {
     for (int64_t t = blockIdx.x; t < T; t += gridDim.x) {
         const float *row = logits + t * ld;
-        float most = -INFINITY, sum = 0, x[N];
+        float own = -INFINITY, sum = 0, x[N];
         for (int64_t p = threadIdx.x; p < packs; p += blockDim.x) {
+            float before = own;
             load<N>(x, row + p * N);
 #pragma unroll
-            for (int i = 0; i < N; i++) most = fmaxf(most, x[i]);
-        }
-        most = block_reduce(most, larger());
-        for (int64_t p = threadIdx.x; p < packs; p += blockDim.x) {
-            load<N>(x, row + p * N);
+            for (int i = 0; i < N; i++) own = fmaxf(own, x[i]);
+            float base = own == -INFINITY ? 0 : own;
+            if (own > before) sum *= expf(before - base);
 #pragma unroll
-            for (int i = 0; i < N; i++) sum += expf(x[i] - most);
+            for (int i = 0; i < N; i++) sum += expf(x[i] - base);
         }
+        float most = block_reduce(own, larger());
+        if (own < most) sum *= expf(own - most);
         sum = block_reduce(sum, plus());
         if (threadIdx.x > 0) continue;
         int64_t target = targets[t] - first;

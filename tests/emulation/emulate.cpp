@@ -11,9 +11,8 @@
 #include <ucontext.h>
 #include <vector>
 
-#include "cublas_v2.h"
 #include "cuda_bf16.h"
-#include "cuda_runtime.h"
+#include "emulate.h"
 #include "streams.h"
 
 namespace {
@@ -68,12 +67,21 @@ void prepare(context_t *c, char *stack, size_t bytes, void (*entry)()) {
 
 enum class at { READY, BLOCK, WARP, END };
 
+struct copy {
+    char *to;
+    const void *from;
+    size_t bytes;
+    unsigned group;
+};
+
 struct thread {
     context_t context;
     std::vector<char> stack;
     at where;
     dim3 index;
-    unsigned shuffles; // so far; two sets of slots by turns, so that nobody is a shuffle ahead
+    unsigned shuffles;       // so far; two sets of slots by turns, so that nobody is a shuffle ahead
+    std::deque<copy> copies; // in the background, oldest first
+    unsigned groups;         // of them that were ended
 };
 
 struct machine {
@@ -81,17 +89,16 @@ struct machine {
     context_t scheduler;
     thread *now = nullptr;
     const std::function<void()> *body = nullptr;
-    uint64_t slots[2][MOST_THREADS];
+    char slots[2][MOST_THREADS * EMULATED_SLOT];
     int any[2];
     unsigned barriers = 0; // of the block so far
     bool descending = false;
+    size_t shared = 0;                      // dynamic shared memory of the kernel that runs
     std::map<const void *, size_t> allowed; // dynamic shared memory, by kernel
 };
 
-machine &m() {
-    static machine one;
-    return one;
-}
+machine one;
+inline machine &m() { return one; }
 
 // A coroutine lives for ever: one run of the body, then back to the scheduler.
 void thread_main() {
@@ -147,7 +154,7 @@ void run_block(size_t n) {
     for (size_t i = 0; i < n; i++) {
         thread &t = m().threads[i];
         t.where = at::READY;
-        t.shuffles = 0;
+        t.shuffles = t.groups = 0;
         t.index = dim3(static_cast<unsigned>(i) % blockDim.x, static_cast<unsigned>(i) / blockDim.x, 0);
     }
     m().barriers = 0;
@@ -155,13 +162,15 @@ void run_block(size_t n) {
     do {
         for (size_t w = 0; w < n; w += WARP) run_warp(m().descending ? n - WARP - w : w);
     } while (release_block(n));
+    for (size_t i = 0; i < n; i++)
+        if (!m().threads[i].copies.empty()) broken("a copy in the background was not waited for");
     m().descending = !m().descending;
 }
 
 cudaError_t check_launch(const void *kernel, const cudaLaunchConfig_t *c) {
     size_t threads = static_cast<size_t>(c->blockDim.x) * c->blockDim.y * c->blockDim.z;
-    bool grid =
-        c->gridDim.x > 0 && c->gridDim.x <= INT32_MAX && c->gridDim.y > 0 && c->gridDim.y <= MOST_ROWS;
+    bool grid = c->gridDim.x > 0 && c->gridDim.x <= INT32_MAX && c->gridDim.y > 0 &&
+                c->gridDim.y <= MOST_ROWS && c->gridDim.z > 0 && c->gridDim.z <= MOST_ROWS;
     bool shared = c->dynamicSmemBytes <= std::max(WITHOUT_ASKING, m().allowed[kernel]);
     return grid && shared && threads > 0 && threads <= MOST_THREADS && threads % WARP == 0
                ? cudaSuccess
@@ -177,7 +186,7 @@ void check_shared(size_t used) {
 } // namespace
 
 dim3 gridDim, blockDim, blockIdx, threadIdx;
-float4 memory[(SHARED + 4096) / sizeof(float4)];
+alignas(128) float4 memory[(SHARED + 4096) / sizeof(float4)];
 
 void emulated_wait(bool warp) {
     thread *t = m().now;
@@ -195,6 +204,33 @@ int __syncthreads_or(int mine) {
     return *any;
 }
 
+// ---- copies in the background
+
+static void perform(const copy &c) {
+    if (c.from)
+        std::memcpy(c.to, c.from, c.bytes);
+    else
+        std::memset(c.to, 0, c.bytes);
+}
+
+void emulated_later(char *to, const void *from, size_t bytes) {
+    m().now->copies.push_back({to, from, bytes, m().now->groups});
+    if (m().descending) perform(m().now->copies.back());
+}
+
+void copies_commit() { m().now->groups++; }
+
+void emulated_copies_wait(unsigned left) {
+    thread *t = m().now;
+    while (!t->copies.empty() && t->copies.front().group + left < t->groups) {
+        if (!m().descending) perform(t->copies.front());
+        t->copies.pop_front();
+    }
+}
+
+[[noreturn]] void emulated_broken(const char *what) { broken(what); }
+size_t emulated_shared() { return m().shared; }
+
 void emulated_allow(const void *kernel, size_t shared) {
     if (shared <= SHARED) m().allowed[kernel] = shared;
 }
@@ -203,9 +239,10 @@ static void run_grid(const cudaLaunchConfig_t *c, const std::function<void()> &b
     size_t n = static_cast<size_t>(c->blockDim.x) * c->blockDim.y;
     make_threads(n);
     gridDim = c->gridDim, blockDim = c->blockDim, m().body = &body;
-    for (unsigned y = 0; y < gridDim.y; y++)
+    m().shared = c->dynamicSmemBytes;
+    for (unsigned i = 0; i < gridDim.z * gridDim.y; i++)
         for (unsigned x = 0; x < gridDim.x; x++) {
-            blockIdx = dim3(x, y, 0);
+            blockIdx = dim3(x, i % gridDim.y, i / gridDim.y);
             if (c->dynamicSmemBytes > 0) std::memset(memory, UNTOUCHED, c->dynamicSmemBytes + 4096);
             run_block(n);
             if (c->dynamicSmemBytes > 0) check_shared(c->dynamicSmemBytes);
@@ -246,61 +283,4 @@ cudaError_t cudaFree(void *p) {
     cudaDeviceSynchronize(); // as on a real one
     std::free(p);
     return cudaSuccess;
-}
-// ---- cuBLAS: its definition, column by column
-
-const char *cublasGetStatusName(cublasStatus_t) { return "emulated"; }
-const char *cublasGetStatusString(cublasStatus_t) { return "invalid value"; }
-struct emulated_blas {
-    cudaStream_t stream = nullptr;
-};
-cublasStatus_t cublasCreate(cublasHandle_t *h) {
-    *h = new emulated_blas;
-    return CUBLAS_STATUS_SUCCESS;
-}
-cublasStatus_t cublasDestroy(cublasHandle_t h) {
-    delete h;
-    return CUBLAS_STATUS_SUCCESS;
-}
-cublasStatus_t cublasSetStream(cublasHandle_t h, cudaStream_t s) {
-    h->stream = s;
-    return CUBLAS_STATUS_SUCCESS;
-}
-cublasStatus_t cublasSetWorkspace(cublasHandle_t, void *, size_t) { return CUBLAS_STATUS_SUCCESS; }
-cublasStatus_t cublasSetMathMode(cublasHandle_t, int) { return CUBLAS_STATUS_SUCCESS; }
-
-static float element(const void *base, cudaDataType_t type, int64_t i) {
-    return type == CUDA_R_32F ? static_cast<const float *>(base)[i]
-                              : bf16_to_float(static_cast<const bf16 *>(base)[i]);
-}
-
-static void set_element(void *base, cudaDataType_t type, int64_t i, float x) {
-    if (type == CUDA_R_32F)
-        static_cast<float *>(base)[i] = x;
-    else
-        static_cast<bf16 *>(base)[i] = bf16_from_float(x);
-}
-
-cublasStatus_t cublasGemmEx_64(cublasHandle_t h, cublasOperation_t op_a, cublasOperation_t op_b, int64_t m,
-                               int64_t n, int64_t k, const void *alpha, const void *a, cudaDataType_t a_type,
-                               int64_t lda, const void *b, cudaDataType_t b_type, int64_t ldb,
-                               const void *beta, void *c, cudaDataType_t c_type, int64_t ldc,
-                               cublasComputeType_t, cublasGemmAlgo_t) {
-    bool ta = op_a == CUBLAS_OP_T, tb = op_b == CUBLAS_OP_T;
-    float by = *static_cast<const float *>(alpha), keep = *static_cast<const float *>(beta);
-    if (lda < (ta ? k : m) || ldb < (tb ? n : k) || ldc < m || a_type != b_type)
-        return CUBLAS_STATUS_INVALID_VALUE;
-    emulated_push(h->stream, [=] {
-        for (int64_t j = 0; j < n; j++)
-            for (int64_t i = 0; i < m; i++) {
-                double sum = 0;
-                for (int64_t p = 0; p < k; p++)
-                    sum += static_cast<double>(element(a, a_type, ta ? p + i * lda : i + p * lda)) *
-                           element(b, b_type, tb ? j + p * ldb : p + j * ldb);
-                float old = keep == 0 ? 0 : keep * element(c, c_type, i + j * ldc);
-                set_element(c, c_type, i + j * ldc, static_cast<float>(by * sum + old));
-            }
-        return true;
-    });
-    return CUBLAS_STATUS_SUCCESS;
 }

@@ -1,5 +1,5 @@
-# The kernels compiled for the emulated GPU (emulate.cpp), and what is linked with them: the kernels' test and the whole
-# program. Sanitizers see the kernels and what they touch; the rest of the program is what the build has.
+# The kernels compiled for the emulated GPU (emulate.cpp), and what is linked with them: their tests, their benchmark and the
+# whole program. Sanitizers see the kernels and what they touch; the rest of the program is what the build has.
 # usage: make -f tests/emulation/emulation.mk BUILD=build kernels|program        from the repository's root
 MAKEFLAGS += --no-builtin-rules -j2
 BUILD ?= build
@@ -17,24 +17,29 @@ GPU   := $(patsubst kernels/cuda/%.cu,$(TO)/%.cu.o,$(wildcard kernels/cuda/*.cu)
          $(patsubst $(HERE)/%.cpp,$(TO)/%.cpp.o,$(wildcard $(HERE)/*.cpp))
 
 .DELETE_ON_ERROR:
-kernels: $(TO)/test_cuda
+kernels: $(TO)/test_cuda $(TO)/test_cuda_attention $(TO)/bench_gpu_ops
 program: $(TO)/solar
 
-# The dynamic shared memory of a kernel is an array of emulate.cpp.
+# The dynamic shared memory of a kernel is an array of emulate.cpp, and the instructions of ptx.cuh are others.
 $(TO)/%.cu.o: kernels/cuda/%.cu
 	@mkdir -p $(@D)
 	sed 's/extern __shared__/extern/' $< >$(@:.o=.cpp)
-	$(CXX) -MMD -MP -MT $@ -c $(@:.o=.cpp) -o $@
+	$(CXX) -include $(HERE)/cuda/ptx.cuh -MMD -MP -MT $@ -c $(@:.o=.cpp) -o $@
 $(TO)/%.c.o: kernels/cuda/%.c
 	@mkdir -p $(@D)
 	$(CC) -MMD -MP -c $< -o $@
 $(TO)/%.cpp.o: $(HERE)/%.cpp
 	@mkdir -p $(@D)
 	$(CXX) -MMD -MP -c $< -o $@
-$(TO)/test_cuda.o: tests/unit/test_cuda.c
+$(TO)/%.o: tests/unit/%.c
 	@mkdir -p $(@D)
 	$(CC) -MMD -MP -c $< -o $@
-$(TO)/test_cuda: $(TO)/test_cuda.o $(GPU) $(BUILD)/libsolar.a
+$(TO)/bench_gpu_ops.o: tests/bench/bench_gpu_ops.c
+	@mkdir -p $(@D)
+	$(CC) -MMD -MP -c $< -o $@
+$(TO)/bench_gpu_ops: $(TO)/bench_gpu_ops.o $(GPU) $(BUILD)/libsolar.a
+	g++ $(SAN) -fopenmp -o $@ $^ -lm
+$(TO)/test_%: $(TO)/test_%.o $(GPU) $(BUILD)/libsolar.a
 	g++ $(SAN) -fopenmp -o $@ $^ -lcmocka -lm
 # Objects come before the library, so that its own CUDA device and NCCL, or that there are none, are not taken from it.
 NCCL := $(TO)/link.o $(TO)/nccl.o

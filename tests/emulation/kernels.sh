@@ -1,6 +1,6 @@
 #!/bin/bash
-# The kernels of kernels/cuda on an emulated GPU (emulate.cpp), against the CPU device: tests/unit/test_cuda.c with
-# the address and undefined-behaviour sanitizers. Needs g++ and the built library; no GPU, no CUDA toolkit.
+# The kernels of kernels/cuda on an emulated GPU (emulate.cpp), against the CPU device: tests/unit/test_cuda*.c
+# with the address and undefined-behaviour sanitizers. Needs g++ and the built library; no GPU, no CUDA toolkit.
 # limit: 600
 # usage: kernels.sh [BUILD]      the build's directory; default $BUILD, else build
 set -u
@@ -17,11 +17,20 @@ if ! make -f tests/emulation/emulation.mk BUILD="$BUILD" kernels >"$log" 2>&1; t
     exit 1
 fi
 status=0
-ASAN_OPTIONS=detect_stack_use_after_return=0 "$BUILD/emulation/test_cuda" >"$log" 2>&1 || status=$?
+for test in test_cuda test_cuda_attention; do
+    ASAN_OPTIONS=detect_stack_use_after_return=0 "$BUILD/emulation/$test" || status=$?
+done >"$log" 2>&1
 [ $status -eq 0 ] || cat "$log"
 read -r passed failed <<<"$(awk '/^\[  PASSED  \]/ {p += $4}
     /^\[  FAILED  \] [0-9]+ test/ {f += $4}
     END {print p + 0, f + 0}' "$log")"
 [ $status -eq 0 ] || [ "$failed" -gt 0 ] || failed=1
+# The benchmark runs through, whatever its figures.
+if "$BUILD/emulation/bench_gpu_ops" tiny >"$log" 2>&1 && [ "$(grep -cE 'TFLOP/s|of a copy' "$log")" -eq 32 ]; then
+    passed=$((passed + 1))
+else
+    cat "$log"
+    failed=$((failed + 1))
+fi
 echo "$passed passed, $failed failed, 0 skipped"
 [ "$failed" -eq 0 ]

@@ -21,11 +21,17 @@ namespace {
 
 struct marks {
     unsigned recorded = 0, reached = 0; // how often
+    float at = 0;                       // on the clock
 };
 
 std::list<emulated_stream *> &streams() {
     static std::list<emulated_stream *> all;
     return all;
+}
+
+float &now() {
+    static float ms = 0;
+    return ms;
 }
 
 std::set<const char *> &pinned() {
@@ -104,6 +110,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
     *e = new emulated_event;
     return cudaSuccess;
 }
+cudaError_t cudaEventCreate(cudaEvent_t *e) { return cudaEventCreateWithFlags(e, 0); }
 cudaError_t cudaEventDestroy(cudaEvent_t e) {
     delete e;
     return cudaSuccess;
@@ -112,7 +119,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
     auto m = e->m;
     unsigned mine = ++m->recorded;
     emulated_push(s, [=] {
-        m->reached = mine;
+        m->reached = mine, m->at = now();
         return true;
     });
     return cudaSuccess;
@@ -127,6 +134,17 @@ cudaError_t cudaEventQuery(cudaEvent_t e) {
     emulated_progress();
     return e->m->reached == e->m->recorded ? cudaSuccess : cudaErrorNotReady;
 }
+
+cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+    wait(nullptr, [=] { return e->m->reached == e->m->recorded; });
+    return cudaSuccess;
+}
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
+    if (cudaEventQuery(from) != cudaSuccess || cudaEventQuery(to) != cudaSuccess) return cudaErrorNotReady;
+    *ms = to->m->at - from->m->at;
+    return cudaSuccess;
+}
+void emulated_spend(float ms) { now() += ms; }
 
 cudaError_t cudaHostRegister(void *p, size_t, unsigned) {
     return pinned().insert(static_cast<char *>(p)).second ? cudaSuccess : cudaErrorInvalidValue;

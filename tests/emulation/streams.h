@@ -12,4 +12,7 @@ void emulated_push(cudaStream_t s, std::function<bool()> work);
 // What a real GPU would have got on with meanwhile: a piece of work on every stream.
 void emulated_progress();
 
+// Moves the clock that timed events read. Only products take time.
+void emulated_spend(float ms);
+
 #endif

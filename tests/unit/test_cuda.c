@@ -1,160 +1,6 @@
-// Every op of the GPU against the CPU device, on the same random inputs: odd sizes and sizes that move in
-// packs, outputs full of NaN, bands of NaN around every array that must be neither used nor written. The GPU
-// runs each case twice and must give the same bits. Without a GPU, or in a build without CUDA, every test is
-// skipped and says why.
-#include "ops_check.h"
-
-enum { CPU, GPU, AGAIN, SIDES };
-static const unsigned char NAN_BYTE = 0xFF; // four or two of them are a NaN
-
-// The device of each side, and the arrays of the case at hand.
-typedef struct bench {
-    run cpu;      // element type and random numbers
-    bool aligned; // whether all arrays begin on a boundary of 256 bytes, or some 4 bytes past one
-    device *dev[SIDES];
-    struct twin *made;
-} bench;
-
-// An array on all sides: the same bytes to begin with.
-typedef struct twin {
-    buffer *host; // the values to begin with
-    size_t skew;
-    void *block[SIDES], *at[SIDES];
-    struct twin *next;
-} twin;
-
-// ---- arrays
-
-static size_t block_bytes(const twin *x) { return buffer_bytes(x->host) + 2 * BAND + x->skew; }
-
-// A copy of the array between two bands of NaN.
-static void place(bench *b, twin *x, int side) {
-    size_t bytes = block_bytes(x), at = BAND + x->skew;
-    char *copy = malloc(bytes);
-    assert_non_null(copy);
-    memset(copy, NAN_BYTE, bytes);
-    memcpy(copy + at, x->host->data, buffer_bytes(x->host));
-    err *e = b->dev[side]->ops->alloc(b->dev[side], bytes, &x->block[side]);
-    if (e) fail_msg("%s", err_text(e));
-    b->dev[side]->ops->upload(b->dev[side], x->block[side], copy, bytes);
-    x->at[side] = (char *)x->block[side] + at;
-    free(copy);
-}
-
-static twin *both(bench *b, buffer *host) {
-    twin *x = calloc(1, sizeof *x);
-    assert_non_null(x);
-    *x = (twin){.host = host, .next = b->made};
-    x->skew = b->aligned ? 0 : (size_t)((char *)host->data - host->block) - BAND;
-    b->made = x;
-    for (int side = 0; side < SIDES; side++) place(b, x, side);
-    return x;
-}
-
-static twin *random_twin(bench *b, dtype dt, int64_t n, double size) {
-    return both(b, filled(&b->cpu, dt, n, size));
-}
-static twin *nan_twin(bench *b, dtype dt, int64_t n) { return both(b, poisoned(&b->cpu, dt, n)); }
-
-static twin *int_twin(bench *b, const int32_t *values, int64_t n) {
-    buffer *host = poisoned(&b->cpu, DT_F32, n);
-    memcpy(host->data, values, (size_t)n * sizeof *values);
-    return both(b, host);
-}
-
-// Fetches one side's array back, and its bands unharmed.
-static char *fetch(bench *b, const twin *x, int side, const char *what) {
-    size_t bytes = block_bytes(x), at = BAND + x->skew;
-    char *copy = malloc(bytes), *data = malloc(buffer_bytes(x->host) + 1);
-    assert_non_null(copy);
-    assert_non_null(data);
-    b->dev[side]->ops->download(b->dev[side], copy, x->block[side], bytes);
-    for (size_t i = 0; i < bytes; i++)
-        if ((i < at || i >= bytes - BAND) && (unsigned char)copy[i] != NAN_BYTE)
-            fail_msg("%s: byte %zu of %zu, outside the array, was overwritten", what, i, bytes);
-    memcpy(data, copy + at, buffer_bytes(x->host));
-    free(copy);
-    return data;
-}
-
-static void values_of(const twin *x, char *data, double *out) {
-    buffer view = {.dt = x->host->dt, .n = x->host->n, .data = data};
-    for (int64_t i = 0; i < view.n; i++) out[i] = element_at(&view, i);
-}
-
-// NaN has to be NaN on both sides (what is not written stays so); every other element is compared.
-static void same(bench *b, const twin *x, double tolerance, const char *what) {
-    int64_t n = x->host->n;
-    char *data[SIDES], label[100];
-    double *value[2] = {zeros(n), zeros(n)};
-    for (int side = 0; side < SIDES; side++) data[side] = fetch(b, x, side, what);
-    for (int side = 0; side < 2; side++) values_of(x, data[side], value[side]);
-    snprintf(label, sizeof label, "%s (%s)", what, x->host->dt == DT_F32 ? "fp32" : "bf16");
-    for (int64_t i = 0; i < n; i++) {
-        if (isnan(value[CPU][i]) != isnan(value[GPU][i]))
-            fail_msg("%s: element %lld is %g on the CPU and %g on the GPU", label, (long long)i,
-                     value[CPU][i], value[GPU][i]);
-        if (isnan(value[CPU][i])) value[CPU][i] = value[GPU][i] = 0;
-    }
-    within(difference(value[GPU], value[CPU], n), tolerance, label);
-    if (memcmp(data[GPU], data[AGAIN], buffer_bytes(x->host)) != 0)
-        fail_msg("%s: other bits the second time", label);
-    for (int side = 0; side < SIDES; side++) free(data[side]);
-    free(value[0]);
-    free(value[1]);
-}
-
-// One unit in the last place of bf16: a sum in another order may round the other way.
-static double near(dtype dt, double fp32) { return dt == DT_F32 ? fp32 : 0.008; }
-
-// ---- running
-
-static void drop(bench *b) {
-    while (b->made) {
-        twin *x = b->made;
-        b->made = x->next;
-        for (int side = 0; side < SIDES; side++) b->dev[side]->ops->free(b->dev[side], x->block[side]);
-        free(x);
-    }
-    release(&b->cpu);
-}
-
-static void no_errors(bench *b) {
-    for (int side = 0; side < SIDES; side++) {
-        err *e = b->dev[side]->ops->sync(b->dev[side]);
-        if (e) fail_msg("%s", err_text(e));
-    }
-}
-
-static void run_one(bench *b, void (*body)(bench *, const int64_t *), const int64_t *shape, dtype dt,
-                    bool in_line) {
-    b->cpu.dt = dt;
-    b->cpu.random = 0x9E3779B97F4A7C15u;
-    b->aligned = in_line;
-    body(b, shape);
-    no_errors(b);
-    drop(b);
-}
-
-static void run_both(bench *b, void (*body)(bench *, const int64_t *), const int64_t *shape) {
-    for (int dt = DT_F32; dt <= DT_BF16; dt++) {
-        run_one(b, body, shape, (dtype)dt, true);
-        run_one(b, body, shape, (dtype)dt, false);
-    }
-}
-
-// `b` is the bench of the group; without a GPU the test ends here. The op `call` runs on every side; x(array)
-// is its address there.
-#define BENCH                                                                                                \
-    bench *b = *state;                                                                                       \
-    if (!b) skip();
-#define ON_EACH(call)                                                                                        \
-    for (int side = 0; side < SIDES; side++) {                                                               \
-        device *d = b->dev[side];                                                                            \
-        d->ops->call;                                                                                        \
-    }
-#define AT(array)    ((array)->at[side])
-#define COUNT(array) (sizeof(array) / sizeof *(array))
+// Every op of the GPU but attention against the CPU device (cuda_check.h): odd sizes and sizes that move in
+// packs.
+#include "cuda_check.h"
 
 // ---- memory and errors
 
@@ -246,6 +92,33 @@ static void test_product(void **state) {
         }
 }
 
+// The fastest of several algorithms, found by trying them: the same product, and what C held is not lost.
+static void test_measured_products(void **state) {
+    BENCH
+    device *usual = b->dev[GPU];
+    assert_int_equal(setenv("SOLAR_CUDA_PRODUCTS", "measure", 1), 0);
+    err *e = cuda_open(0, &b->dev[GPU]);
+    if (e) fail_msg("%s", err_text(e));
+    b->dev[AGAIN] = b->dev[GPU];
+    for (int64_t mode = 0; mode < 16; mode++) run_both(b, product_case, (int64_t[]){17, 33, 24, 8, mode});
+    b->dev[GPU]->ops->close(b->dev[GPU]);
+    b->dev[AGAIN] = b->dev[GPU] = usual;
+    assert_int_equal(setenv("SOLAR_CUDA_PRODUCTS", "guess", 1), 0);
+    device *none = NULL;
+    e = cuda_open(0, &none);
+    assert_int_equal(err_get_code(e), ERR_USAGE);
+    err_free(e);
+    assert_null(none);
+    unsetenv("SOLAR_CUDA_PRODUCTS");
+}
+
+// More shapes than are kept: those forgotten are chosen for again.
+static void test_many_products(void **state) {
+    BENCH
+    for (int turn = 0; turn < 2; turn++)
+        for (int64_t m = 1; m <= 300; m++) run_one(b, product_case, (int64_t[]){m, 1, 1, 0, 0}, DT_F32, true);
+}
+
 static void bias_case(bench *b, const int64_t *s) {
     dtype dt = b->cpu.dt;
     int64_t T = s[0], n = s[1], ld = n + s[2];
@@ -291,8 +164,8 @@ static void embed_case(bench *b, const int64_t *s) {
 
 static void test_embed(void **state) {
     BENCH
-    static const int64_t shapes[][4] = {
-        {1, 1, 0, 1}, {7, 3, 5, 4}, {33, 64, 0, 17}, {90, 129, 100, 70}, {40, 300, 3, 5}};
+    static const int64_t shapes[][4] = {{1, 1, 0, 1},       {7, 3, 5, 4},    {33, 64, 0, 17},
+                                        {90, 129, 100, 70}, {40, 300, 3, 5}, {300, 12, 5, 400}};
     for (size_t i = 0; i < COUNT(shapes); i++) run_both(b, embed_case, shapes[i]);
 }
 
@@ -685,179 +558,31 @@ static void test_adamw(void **state) {
     for (size_t i = 0; i < COUNT(sizes); i++) run_both(b, adamw_case, sizes + i);
 }
 
-// ---- attention
-
-enum { BATCH, ROWS, HEADS, KV, DIM, WINDOW, DOCS, EXTRA, Q_START, Q_ROWS, FIELDS };
-
-// Documents of uneven lengths, none the same in two sequences.
-static twin *documents(bench *b, const int64_t *s) {
-    if (!s[DOCS]) return NULL;
-    int32_t start[2000];
-    for (int64_t i = 0; i < s[BATCH]; i++)
-        for (int64_t row = 0, from = 0; row < s[ROWS]; row++) {
-            if (row - from >= s[DOCS] + (row + i) % 5) from = row;
-            start[i * s[ROWS] + row] = (int32_t)from;
-        }
-    return int_twin(b, start, s[BATCH] * s[ROWS]);
-}
-
-typedef struct attention_arrays {
-    twin *qkv, *out, *lse, *start;    // forward
-    twin *grad, *d_out, *delta;       // backward
-    int64_t tokens, q, k, ld, ld_out; // columns of q, and of k and v
-} attention_arrays;
-
-// Rows that no query sees are NaN: nothing may read them.
-static attention_arrays attention_inputs(bench *b, const int64_t *s) {
-    attention_arrays x = {.tokens = s[BATCH] * s[ROWS], .q = s[HEADS] * s[DIM], .k = s[KV] * s[DIM]};
-    dtype dt = b->cpu.dt;
-    x.ld = x.q + 2 * x.k + s[EXTRA];
-    x.ld_out = x.q + s[EXTRA];
-    buffer *qkv = filled(&b->cpu, dt, x.tokens * x.ld, 2);
-    int64_t end = s[Q_ROWS] ? s[Q_START] + s[Q_ROWS] : s[ROWS];
-    for (int64_t t = 0; t < x.tokens; t++)
-        for (int64_t j = 0; t % s[ROWS] >= end && j < x.ld; j++) set_element(qkv, t * x.ld + j, NAN);
-    x.qkv = both(b, qkv), x.out = nan_twin(b, dt, x.tokens * x.ld_out);
-    x.lse = nan_twin(b, DT_F32, x.tokens * s[HEADS]), x.start = documents(b, s);
-    x.grad = nan_twin(b, dt, x.tokens * x.ld), x.d_out = random_twin(b, dt, x.tokens * x.ld_out, 2);
-    x.delta = nan_twin(b, DT_F32, x.tokens * s[HEADS]);
-    return x;
-}
-
-static attention attention_on(const attention_arrays *x, const int64_t *s, dtype dt, int side) {
-    return (attention){.dt = dt,
-                       .batch = s[BATCH],
-                       .rows = s[ROWS],
-                       .q_start = s[Q_START],
-                       .q_rows = s[Q_ROWS] ? s[Q_ROWS] : s[ROWS],
-                       .heads = s[HEADS],
-                       .kv_heads = s[KV],
-                       .head_dim = s[DIM],
-                       .window = s[WINDOW],
-                       .scale = (float)(1 / sqrt((double)s[DIM])),
-                       .start = x->start ? AT(x->start) : NULL,
-                       .q = AT(x->qkv),
-                       .k = element(dt, AT(x->qkv), x->q),
-                       .v = element(dt, AT(x->qkv), x->q + x->k),
-                       .ld = x->ld,
-                       .out = AT(x->out),
-                       .ld_out = x->ld_out,
-                       .lse = AT(x->lse),
-                       .d_out = AT(x->d_out),
-                       .dq = AT(x->grad),
-                       .dk = element(dt, AT(x->grad), x->q),
-                       .dv = element(dt, AT(x->grad), x->q + x->k),
-                       .delta = AT(x->delta)};
-}
-
-static void attention_forward(bench *b, const attention_arrays *x, const int64_t *s) {
-    for (int side = 0; side < SIDES; side++) {
-        attention a = attention_on(x, s, b->cpu.dt, side);
-        b->dev[side]->ops->attention(b->dev[side], &a);
-    }
-    same(b, x->out, near(b->cpu.dt, 2e-6), "attention");
-    same(b, x->lse, 1e-6, "lse");
-}
-
-static void forward_case(bench *b, const int64_t *s) {
-    attention_arrays x = attention_inputs(b, s);
-    attention_forward(b, &x, s);
-}
-
-static void backward_case(bench *b, const int64_t *s) {
-    attention_arrays x = attention_inputs(b, s);
-    attention_forward(b, &x, s);
-    for (int side = 0; side < SIDES; side++) {
-        attention a = attention_on(&x, s, b->cpu.dt, side);
-        b->dev[side]->ops->attention_grad(b->dev[side], &a);
-    }
-    same(b, x.delta, b->cpu.dt == DT_F32 ? 3e-6 : 0.012, "delta"); // of `out` as it was rounded
-    same(b, x.grad, b->cpu.dt == DT_F32 ? 4e-6 : 0.012, "dq, dk, dv");
-}
-
-static void test_attention(void **state) {
-    BENCH
-    static const int64_t shapes[][FIELDS] = {
-        // batch rows heads kv dim window docs extra
-        {1, 1, 1, 1, 1, 0, 0, 0},    {2, 3, 1, 1, 7, 0, 0, 1},      {1, 17, 3, 3, 8, 0, 0, 0},
-        {2, 33, 4, 2, 16, 0, 0, 8},  {1, 65, 6, 1, 33, 0, 0, 0},    {1, 64, 2, 2, 64, 0, 0, 0},
-        {2, 129, 2, 1, 8, 5, 0, 0},  {1, 150, 2, 1, 12, 100, 0, 0}, {1, 70, 2, 2, 8, 1, 0, 0},
-        {2, 150, 2, 1, 8, 0, 11, 0}, {1, 160, 4, 2, 24, 90, 40, 5}, {1, 70, 3, 3, 128, 0, 30, 0},
-        {1, 70, 2, 1, 80, 0, 0, 0},  {1, 66, 2, 1, 256, 40, 0, 0},  {1, 35, 1, 1, 161, 0, 0, 0},
-        {1, 150, 2, 1, 8, 34, 0, 0},
-    };
-    for (size_t i = 0; i < COUNT(shapes); i++) run_both(b, backward_case, shapes[i]);
-}
-
-static void test_decoding(void **state) {
-    BENCH
-    static const int64_t shapes[][FIELDS] = {
-        {1, 100, 4, 2, 16, 0, 0, 0, 99, 1},  {2, 100, 3, 1, 9, 0, 0, 2, 50, 1},
-        {1, 200, 2, 2, 8, 20, 0, 0, 130, 1}, {1, 200, 2, 1, 8, 0, 0, 0, 60, 70},
-        {2, 90, 4, 4, 5, 0, 0, 0, 0, 1},     {1, 90, 2, 1, 32, 33, 7, 1, 40, 9},
-    };
-    for (size_t i = 0; i < COUNT(shapes); i++) run_both(b, forward_case, shapes[i]);
-}
-
-// A NaN key shows in every later query and in no earlier one; scores of a million do not overflow.
-static void hard_case(bench *b, const int64_t *s) {
-    int64_t shape[FIELDS] = {1, 150, 2, 1, 8, 0, 0, 0};
-    attention_arrays x = attention_inputs(b, shape);
-    buffer *qkv = filled(&b->cpu, b->cpu.dt, x.tokens * x.ld, s[0] ? 1 : 1000);
-    if (s[0]) set_element(qkv, 20 * x.ld + x.q, NAN);
-    x.qkv = both(b, qkv);
-    attention_forward(b, &x, shape);
-}
-
-static void test_hard_scores(void **state) {
-    BENCH
-    run_both(b, hard_case, (int64_t[]){0});
-    run_both(b, hard_case, (int64_t[]){1});
-}
-
 // ---- the group
-
-static int open_devices(void **state) {
-    bench *b = calloc(1, sizeof *b);
-    if (!b) return -1;
-    err *e = cuda_open(0, &b->dev[GPU]);
-    if (e) {
-        print_message("skipped: %s\n", err_text(e));
-        err_free(e);
-        free(b);
-        *state = NULL;
-        return 0;
-    }
-    b->dev[AGAIN] = b->dev[GPU];
-    e = cpu_open(1, &b->dev[CPU]);
-    if (e) return -1;
-    b->cpu.dev = b->dev[CPU];
-    *state = b;
-    return 0;
-}
-
-static int close_devices(void **state) {
-    bench *b = *state;
-    if (!b) return 0;
-    b->dev[CPU]->ops->close(b->dev[CPU]);
-    b->dev[GPU]->ops->close(b->dev[GPU]);
-    free(b);
-    return 0;
-}
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory),    cmocka_unit_test(test_open),
-        cmocka_unit_test(test_product),   cmocka_unit_test(test_errors_are_kept),
-        cmocka_unit_test(test_bias),      cmocka_unit_test(test_many_rows),
-        cmocka_unit_test(test_embed),     cmocka_unit_test(test_norm),
-        cmocka_unit_test(test_norm_grad), cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_swiglu),    cmocka_unit_test(test_swiglu_extremes),
-        cmocka_unit_test(test_xent),      cmocka_unit_test(test_add_and_cast),
-        cmocka_unit_test(test_sums),      cmocka_unit_test(test_bad_logits),
-        cmocka_unit_test(test_adamw),     cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_decoding),  cmocka_unit_test(test_hard_scores),
-        cmocka_unit_test(test_sum_rows),  cmocka_unit_test(test_queues),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_open),
+        cmocka_unit_test(test_product),
+        cmocka_unit_test(test_errors_are_kept),
+        cmocka_unit_test(test_measured_products),
+        cmocka_unit_test(test_many_products),
+        cmocka_unit_test(test_bias),
+        cmocka_unit_test(test_many_rows),
+        cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_norm),
+        cmocka_unit_test(test_norm_grad),
+        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_swiglu),
+        cmocka_unit_test(test_swiglu_extremes),
+        cmocka_unit_test(test_xent),
+        cmocka_unit_test(test_add_and_cast),
+        cmocka_unit_test(test_sums),
+        cmocka_unit_test(test_bad_logits),
+        cmocka_unit_test(test_adamw),
+        cmocka_unit_test(test_sum_rows),
+        cmocka_unit_test(test_queues),
         cmocka_unit_test(test_watch),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);

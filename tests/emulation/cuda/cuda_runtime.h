@@ -13,9 +13,11 @@
 #define __global__
 #define __device__
 #define __launch_bounds__(...)
-#define __shared__ static // kernels.sh makes `extern __shared__` an `extern`
+#define __align__(...)        // of `memory`, which is aligned to more
+#define __shared__     static // kernels.sh makes `extern __shared__` an `extern`
 
 using std::isnan;
+using std::max;
 using std::min;
 
 struct dim3 {
@@ -24,6 +26,9 @@ struct dim3 {
 };
 struct alignas(16) float4 {
     float x, y, z, w;
+};
+struct alignas(8) int2 {
+    int x, y;
 };
 struct alignas(8) uint2 {
     unsigned x, y;
@@ -46,7 +51,9 @@ extern float4 memory[]; // dynamic shared memory
 // A thread waits here until all threads of its block (its warp) have come; `all` says that every one of them
 // has to. Kept by emulate.cpp.
 void emulated_wait(bool warp);
+// Room for every thread, EMULATED_SLOT bytes each, that no other exchange of its warp uses now.
 void *emulated_slots();
+constexpr size_t EMULATED_SLOT = 32;
 void emulated_allow(const void *kernel, size_t shared);
 cudaError_t emulated_launch(const void *kernel, const cudaLaunchConfig_t *c,
                             const std::function<void()> &thread);
@@ -60,11 +67,23 @@ template <typename T> T __shfl_xor_sync(unsigned mask, T mine, int lanes) {
     (void)mask;
     char *slots = static_cast<char *>(emulated_slots());
     unsigned me = threadIdx.x + threadIdx.y * blockDim.x;
-    std::memcpy(slots + me * 8, &mine, sizeof mine);
+    std::memcpy(slots + me * EMULATED_SLOT, &mine, sizeof mine);
     emulated_wait(true);
     T other;
-    std::memcpy(&other, slots + (me ^ static_cast<unsigned>(lanes)) * 8, sizeof other);
+    std::memcpy(&other, slots + (me ^ static_cast<unsigned>(lanes)) * EMULATED_SLOT, sizeof other);
     return other;
+}
+
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline unsigned __ballot_sync(unsigned mask, int mine) {
+    (void)mask;
+    char *slots = static_cast<char *>(emulated_slots());
+    unsigned me = threadIdx.x + threadIdx.y * blockDim.x, votes = 0;
+    slots[me * EMULATED_SLOT] = mine != 0;
+    emulated_wait(true);
+    for (unsigned lane = 0; lane < 32; lane++)
+        votes |= static_cast<unsigned>(slots[(me / 32 * 32 + lane) * EMULATED_SLOT]) << lane;
+    return votes;
 }
 
 template <typename T> void __stwb(T *to, T value) { *to = value; }
