@@ -12,10 +12,11 @@
 //   RUN/.life/GENERATION-TOKEN/              what the running life is writing (life.h)
 //
 // Weights are whole tensors, optimizer state is in logical coordinates: any mesh loads any checkpoint. One
-// file has one writer. Saving: every rank copies its share into host memory (what training waits for); a
-// thread writes it, sums it, syncs it; when all have, rank 0 gathers what they wrote, and its thread writes
-// the manifest, syncs the directories, makes sure that the run is still this life's, renames the directory
-// and moves `latest` by rename: a checkpoint exists whole or not at all.
+// file has one writer. Saving: every rank copies its share into host memory (what training waits for;
+// from a GPU the next update does, if the copy takes longer than the step); a thread writes it, sums it,
+// syncs it; when all have, rank 0 gathers what they wrote, and its thread writes the manifest, syncs the
+// directories, makes sure that the run is still this life's, renames the directory and moves `latest` by
+// rename: a checkpoint exists whole or not at all.
 #ifndef SOLAR_CHECKPOINT_H
 #define SOLAR_CHECKPOINT_H
 
@@ -64,7 +65,7 @@ typedef struct saved { // of the last one that was begun
 } saved;
 
 // Takes the host memory for the copy. o is copied, what it points to is borrowed. Not collective.
-err *saver_open(const part *p, comm *c, const save_options *o, saver **out);
+err *saver_open(part *p, comm *c, const save_options *o, saver **out);
 void saver_close(saver *s); // waits for its thread; what is not published is left to the next life to remove
 bool saver_idle(const saver *s);    // nothing under way: the same on every rank
 bool saver_busy(const saver *s);    // this rank's thread is at work

@@ -16,8 +16,8 @@ optim_copy optim_copy_of(const part *p, const weight *w, optim_kind k) {
 
 static void take_master(const part *p, const weight *w, char *to) {
     size_t half = (size_t)w->own_n * sizeof(bf16);
-    p->dev->ops->download(p->dev, to, (const bf16 *)w->w + w->own_at, half);
-    p->dev->ops->download(p->dev, to + half, w->rest, half);
+    p->dev->ops->fetch(p->dev, to, (const bf16 *)w->w + w->own_at, half);
+    p->dev->ops->fetch(p->dev, to + half, w->rest, half);
 }
 
 static void read_master(const optim_copy *c, const char *from, int64_t first, int64_t n, float *to) {
@@ -32,7 +32,7 @@ void optim_take(const part *p, const weight *w, const optim_copy *c, char *to) {
     if (c->kind == OPTIM_MASTER)
         take_master(p, w, to);
     else
-        p->dev->ops->download(p->dev, to, c->kind == OPTIM_M ? w->m : w->v, c->bytes);
+        p->dev->ops->fetch(p->dev, to, c->kind == OPTIM_M ? w->m : w->v, c->bytes);
 }
 
 const char *optim_read(const optim_copy *c, const char *from, int64_t first, int64_t n, char *buffer) {

@@ -24,7 +24,7 @@ typedef struct optim_copy {
     size_t bytes;
 } optim_copy;
 optim_copy optim_copy_of(const part *p, const weight *w, optim_kind k);
-// Fills copy.bytes bytes at `to`, once the device is synchronised. Not collective, as all here.
+// Fills copy.bytes bytes at `to`, pinned memory, by copies on the current queue. Not collective, as all here.
 void optim_take(const part *p, const weight *w, const optim_copy *c, char *to);
 // Elements first .. first+n-1 of the copy at `from` as they stand in files: a pointer into it, or to
 // `buffer`.

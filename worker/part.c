@@ -268,6 +268,8 @@ err *part_make(const model_spec *spec, const depth_plan *plan, const layout *sta
         p->dev = dev;
         TRY(arena_open(&p->mem, dev, &counted));
         place_all(p);
+        TRY(dev->ops->event_open(dev, &p->unsaved));
+        TRY(dev->ops->event_open(dev, &p->saved));
         if (!dev->ops->imaginary) TRY(upload_tables(p));
     }
     *out = p;
@@ -284,7 +286,11 @@ static void free_vstage(vstage *v) {
 
 void part_free(part *p) {
     if (!p) return;
-    if (p->dev) arena_close(&p->mem);
+    if (p->dev) {
+        p->dev->ops->event_close(p->dev, p->unsaved);
+        p->dev->ops->event_close(p->dev, p->saved);
+        arena_close(&p->mem);
+    }
     for (int i = 0; p->vstage && i < p->vstages; i++) free_vstage(&p->vstage[i]);
     free(p->vstage);
     free(p->schedule);

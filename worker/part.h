@@ -149,7 +149,9 @@ typedef struct part {
     bucket *bucket;   // [buckets] in the order in which they become complete
     int64_t flat;     // elements of all weights, each padded to a multiple of FLAT_UNIT
     action *schedule; // [2*micro*vstages]; TRAIN
-    void *embed;      // [vocab,hidden], first stage
+    // Of a copy of weights and optimizer state (snapshot.h): what it waits for; what an update waits for.
+    event *unsaved, *saved;
+    void *embed; // [vocab,hidden], first stage
     float *d_embed;
     norm fnorm;      // last stage
     linear head;     // last stage; the embedding itself when tied and there is one stage

@@ -26,7 +26,7 @@ enum { TAG_ENTRIES = 21, PATIENCE = 120 }; // seconds without a byte written tha
 typedef enum save_phase { SAVE_IDLE, SAVE_WRITING, SAVE_PUBLISHING } save_phase;
 
 struct saver {
-    const part *p;
+    part *p;
     comm *c;
     save_options o;
     save_plan plan;
@@ -112,9 +112,16 @@ static err *explain(const saver *s, err *e) {
     return over;
 }
 
+// The copy goes on beside training.
+static void wait_for_copy(const saver *s) {
+    while (!s->p->dev->ops->reached(s->p->dev, s->p->saved))
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
 static void *work(void *arg) {
     saver *s = arg;
     lower_io_priority();
+    wait_for_copy(s);
     s->failed = s->phase == SAVE_WRITING ? write_all_files(s) : publish(&s->pub);
     s->failed = explain(s, s->failed);
     atomic_store(&s->done, true);
@@ -158,10 +165,10 @@ static err *take_memory(saver *s) {
     }
     madvise(s->memory, s->plan.bytes, MADV_HUGEPAGE);
     memset(s->memory, 0, s->plan.bytes);
-    return NULL;
+    return s->p->dev->ops->pin(s->p->dev, s->memory, s->plan.bytes);
 }
 
-err *saver_open(const part *p, comm *c, const save_options *o, saver **out) {
+err *saver_open(part *p, comm *c, const save_options *o, saver **out) {
     err *e = NULL;
     saver *s = calloc(1, sizeof *s);
     *out = NULL;
@@ -192,7 +199,10 @@ void saver_close(saver *s) {
     if (!s) return;
     err_free(join(s));
     forget(s);
-    if (s->memory) munmap(s->memory, s->plan.bytes);
+    if (s->memory) {
+        s->p->dev->ops->unpin(s->p->dev, s->memory);
+        munmap(s->memory, s->plan.bytes);
+    }
     save_plan_free(&s->plan);
     free(s);
 }

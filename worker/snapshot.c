@@ -51,7 +51,7 @@ static err *take_model(const part *p, comm *c, const tensor_row *r, int writer, 
         int from = giver(r, p->m.tp, t, writer);
         if (s.copy > 0 || !bytes) continue;
         if (from == writer && writer == p->m.t)
-            p->dev->ops->download(p->dev, to + at, w->w, bytes);
+            p->dev->ops->fetch(p->dev, to + at, w->w, bytes);
         else if (p->m.t == from)
             e = give(p, c, w->w, bytes, mesh_rank(&p->m, p->m.d, p->m.p, writer));
         else if (p->m.t == writer)
@@ -68,7 +68,7 @@ static char *place_of(const save_plan *plan, const tensor_row *r, char *memory) 
     return NULL;
 }
 
-err *snapshot_take(const part *p, comm *c, const save_plan *plan, char *memory) {
+static err *copy_all(const part *p, comm *c, const save_plan *plan, char *memory) {
     err *e = NULL;
     for (int i = 0; i < p->table->count; i++) {
         const tensor_row *r = &p->table->row[i];
@@ -78,8 +78,19 @@ err *snapshot_take(const part *p, comm *c, const save_plan *plan, char *memory) 
     }
     for (int i = 0; i < plan->pieces; i++)
         if (plan->piece[i].kind != KIND_MODEL) take_state(p, &plan->piece[i], memory);
-    TRY(p->dev->ops->sync(p->dev));
 done:
+    return e;
+}
+
+err *snapshot_take(part *p, comm *c, const save_plan *plan, char *memory) {
+    const ops *k = p->dev->ops;
+    k->mark(p->dev, p->unsaved);
+    k->use(p->dev, QUEUE_FETCH);
+    k->follow(p->dev, p->unsaved);
+    err *e = copy_all(p, c, plan, memory);
+    k->mark(p->dev, p->saved);
+    k->use(p->dev, QUEUE_COMPUTE);
+    if (!e) e = k->failure(p->dev);
     return err_wrap(e, "taking the snapshot");
 }
 

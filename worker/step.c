@@ -341,6 +341,7 @@ done:
 static err *update_weights(trainer *t, int64_t update, const step_options *o, double norm) {
     part *p = t->p;
     double began = work_clock(t);
+    p->dev->ops->follow(p->dev, p->saved); // of a snapshot that may be under way
     double scale = t->grad_scale * (o->clip_norm > 0 && norm > o->clip_norm ? o->clip_norm / norm : 1);
     for (int i = 0; i < p->weights; i++) {
         const weight *w = &p->weight[i];

@@ -1,6 +1,7 @@
 // Streams and events, as lazy as the rules allow: nothing that is queued happens before somebody waits for
 // it, and then only what that needs. So work that should have waited for an event, and does not, comes too
 // early or too late and shows in the results, where a real GPU would mostly be lucky.
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -9,6 +10,7 @@
 #include <memory>
 #include <sched.h>
 #include <set>
+#include <thread>
 
 #include "streams.h"
 
@@ -20,8 +22,8 @@ struct emulated_stream {
 namespace {
 
 struct marks {
-    unsigned recorded = 0, reached = 0; // how often
-    float at = 0;                       // on the clock
+    std::atomic<unsigned> recorded = 0, reached = 0; // how often
+    float at = 0;                                    // on the clock
 };
 
 std::list<emulated_stream *> &streams() {
@@ -73,7 +75,10 @@ void emulated_push(cudaStream_t s, std::function<bool()> work) {
     s->work.push_back(std::move(work));
 }
 
+// Only the thread that made the streams does what is on them; another may ask.
 void emulated_progress() {
+    static const std::thread::id first = std::this_thread::get_id();
+    if (std::this_thread::get_id() != first) return;
     for (auto i = streams().rbegin(); i != streams().rend(); ++i) step(*i);
 }
 
@@ -82,6 +87,7 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
     return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned, int) {
+    emulated_progress(); // so that it knows its thread
     *s = new emulated_stream;
     streams().push_back(*s);
     return cudaSuccess;
