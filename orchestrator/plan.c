@@ -10,6 +10,7 @@
 #include "../worker/save_plan.h"
 #include "log.h"
 #include "lr.h"
+#include "measures.h"
 
 layout_shape plan_layout(const config *c) {
     return (layout_shape){.pp = (int)c->mesh.pipeline,
@@ -186,10 +187,8 @@ done:
 }
 
 static void print_step(FILE *out, const config *c, const blueprint *b, const mesh *m) {
-    const model_spec *s = b->spec;
     int64_t micro = c->train.global_batch / c->train.micro_batch / m->dp, L = c->data.seq_len;
-    double flop = 6.0 * (double)spec_parameters(s) +
-                  12.0 * (double)s->layers * (double)(s->heads * s->head_dim) * (double)L;
+    double flop = token_flop_of(b->spec, L).all_pairs;
     fprintf(out,
             "step      %lld samples x %lld tokens = %lld tokens; %lld micro-batch%s of %lld a data rank; "
             "1F1B idle "

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "measures.h"
 #include "plan.h"
 
 static err *trace_places(projection *p) {
@@ -43,12 +44,11 @@ static double arena_bytes(const trace *t) {
 }
 
 static void take_work(projection *p) {
-    const model_spec *s = p->b->spec;
     const mesh *m = &p->t[0].m;
-    double n = (double)spec_parameters(s), flop = 0;
-    double pairs = (double)s->layers * (double)(s->heads * s->head_dim) * (double)p->c->data.seq_len;
-    p->flop_full = 6 * n + 12 * pairs;
-    p->flop_causal = 6 * n + 6 * pairs;
+    token_flop token = token_flop_of(p->b->spec, p->c->data.seq_len);
+    double flop = 0;
+    p->flop_full = token.all_pairs;
+    p->flop_causal = token.causal;
     for (int i = 0; i < p->sim.ranks; i++) {
         p->fullest = fmax(p->fullest, arena_bytes(&p->t[i]));
         for (int k = 0; k < OP_KINDS; k++) flop += p->t[i].cost[k].flop;

@@ -12,15 +12,20 @@
 
 // ---- telling people
 
-static void progress_text(const training *t, const step_report *r, double lr, double seconds, char out[192]) {
+enum { LINE = 240 };
+
+static void progress_text(const training *t, const step_report *r, const measure *m, double lr,
+                          double seconds, char out[LINE]) {
     const config *c = t->cfg;
     int64_t step = t->state.step, left = c->train.steps - step;
     double each = (now_seconds() - t->begin) / (double)(step - t->first_step);
-    char time[32];
+    char time[32], speed[64];
     format_time(time, each * (double)left);
-    snprintf(out, 192, "step %lld/%lld  loss %.4f  lr %.3g  norm %.3g  %.0f tokens/s  left %s",
+    int n = snprintf(speed, sizeof speed, "%.3g TFLOP/s", m->tflops);
+    if (!isnan(m->mfu)) snprintf(speed + n, sizeof speed - (size_t)n, " (MFU %.1f %%)", 100 * m->mfu);
+    snprintf(out, LINE, "step %lld/%lld  loss %.4f  lr %.3g  norm %.3g  %.0f tokens/s  %s  left %s",
              (long long)step, (long long)c->train.steps, t->loss_sum / (double)t->loss_count, lr,
-             r->grad_norm, (double)(c->train.global_batch * c->data.seq_len) / seconds, time);
+             r->grad_norm, (double)(c->train.global_batch * c->data.seq_len) / seconds, speed, time);
 }
 
 static err *tell_slow(training *t) {
@@ -39,11 +44,12 @@ static err *tell_slow(training *t) {
 static err *tell(training *t, const step_report *r, double lr, double seconds, progress *line) {
     err *e = NULL;
     const run_state *s = &t->state;
-    char text[192], digest[17];
+    char text[LINE], digest[17];
     if (t->m.rank) return NULL;
+    measure achieved = measure_step(&t->measures, r, seconds);
     t->loss_sum += r->loss;
     t->loss_count++;
-    progress_text(t, r, lr, seconds, text);
+    progress_text(t, r, &achieved, lr, seconds, text);
     bool mark = s->step % t->cfg->log.every == 0 || s->step == t->cfg->train.steps;
     if (line->tty)
         progress_line(line, mark, "%s", text);
@@ -54,11 +60,12 @@ static err *tell(training *t, const step_report *r, double lr, double seconds, p
     if (mark) TRY(tell_slow(t));
     double tokens = (double)(t->cfg->train.global_batch * t->cfg->data.seq_len);
     snprintf(digest, sizeof digest, "%016" PRIx64, r->digest);
-    e = metrics_write(t->log,
-                      json_pack("{s:I, s:f, s:f, s:f, s:I, s:I, s:s, s:f, s:f}", "step", (json_int_t)s->step,
-                                "loss", r->loss, "lr", lr, "grad_norm", r->grad_norm, "tokens",
-                                (json_int_t)s->tokens, "samples", (json_int_t)s->samples_consumed, "digest",
-                                digest, "seconds", seconds, "tokens_per_s", tokens / seconds));
+    json_t *doc = json_pack("{s:I, s:f, s:f, s:f, s:I, s:I, s:s, s:f, s:f}", "step", (json_int_t)s->step,
+                            "loss", r->loss, "lr", lr, "grad_norm", r->grad_norm, "tokens",
+                            (json_int_t)s->tokens, "samples", (json_int_t)s->samples_consumed, "digest",
+                            digest, "seconds", seconds, "tokens_per_s", tokens / seconds);
+    if (doc) measure_note(&achieved, doc);
+    e = metrics_write(t->log, doc);
 done:
     return e;
 }

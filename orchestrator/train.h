@@ -7,6 +7,7 @@
 #include "config.h"
 #include "engine.h"
 #include "lives.h"
+#include "measures.h"
 #include "metrics.h"
 #include "run_lock.h"
 #include "slow.h"
@@ -29,12 +30,13 @@ typedef struct training {
     valid_set *valid[MAX_VALID];
     part *p;
     trainer *t;
-    metrics *log;    // rank 0
-    slow_watch slow; // rank 0
-    run_lock lock;   // rank 0
-    lives diary;     // rank 0
-    char *life;      // this life's directory in the run's
-    char *reports;   // directory for what ranks write when the job is stuck
+    metrics *log;      // rank 0
+    measures measures; // rank 0
+    slow_watch slow;   // rank 0
+    run_lock lock;     // rank 0
+    lives diary;       // rank 0
+    char *life;        // this life's directory in the run's
+    char *reports;     // directory for what ranks write when the job is stuck
     saver *saver;
     wishes wishes;
     int64_t saved_step; // of the newest checkpoint; -1: none

@@ -256,6 +256,7 @@ static err *build_model(training *t) {
     TRY(part_make(t->b.spec, t->b.plan, t->b.stages, t->b.table, &t->m, &shape, t->dev, &t->p));
     if (!t->resumed) TRY(load_base(t));
     TRY(trainer_open(t->p, t->c, t->cfg->train.global_batch, &t->t));
+    TRY(measures_open(t->cfg, t->b.spec, t->c, t->dev, &t->measures));
     for (int i = 0; i < t->p->weights; i++)
         t->p->weight[i].lr_scale = (float)learning_rate_scale(t->cfg, t->b.plan, t->p->weight[i].row);
     t->t->guard = &t->state.guard;

@@ -313,6 +313,27 @@ static double all_predicted(const trainer *t, uint64_t *digest) {
     return sum;
 }
 
+// ---- what is sent in steps
+
+static traffic all_sent(const trainer *t) {
+    traffic sum = {0};
+    for (int k = 0; k < COMM_KINDS; k++) {
+        sum.messages += t->c->sent[k].messages;
+        sum.bytes += t->c->sent[k].bytes;
+    }
+    return sum;
+}
+
+// Evaluations and checkpoints between two steps are left out.
+static void begin_counting(trainer *t) { t->counted = all_sent(t); }
+
+static void count_sent(trainer *t) {
+    traffic now = all_sent(t);
+    t->sent_since.messages += now.messages - t->counted.messages;
+    t->sent_since.bytes += now.bytes - t->counted.bytes;
+    t->counted = now;
+}
+
 // The one collective that all ranks take part in: loss, norm, what anybody wants. Summed in rank order.
 static err *agree(trainer *t, unsigned wanted, step_report *out) {
     err *e = NULL;
@@ -322,6 +343,9 @@ static err *agree(trainer *t, unsigned wanted, step_report *out) {
     TRY(local_sums(t, &mine.loss, &mine.squares));
     spent(t, PHASE_REDUCE, began);
     for (int i = 0; i < PHASES; i++) mine.busy[i] = (float)t->busy[i], t->busy[i] = 0;
+    count_sent(t);
+    mine.sent = t->sent_since;
+    t->sent_since = (traffic){0};
     TRY(comm_collect(t->c, &mine, t->votes, sizeof mine));
     *out = (step_report){.votes = t->votes};
     for (int r = 0; r < p->m.world; r++) {
@@ -385,12 +409,14 @@ err *train_step(trainer *t, int64_t step, int64_t update, const step_options *o,
     t->c->step = step;
     t->began = comm_now(t->c);
     t->scale_lr = o->scale_lr;
+    begin_counting(t);
     take_samples(t, rows);      // tokens of the global batch's share of this rank
     clear_gradients(t);         //
     TRY(run_schedule(t));       // forward and backward, micro-batch by micro-batch, stage to stage
     TRY(finish_reduction(t));   // what of the gradients has not been summed over data ranks on the way
     TRY(agree(t, wanted, out)); // loss, gradient norm, wishes: the same on every rank
     if (out->verdict == STEP_GOOD) TRY(update_weights(t, update, o, out->grad_norm)); // clip and AdamW
+    count_sent(t);
 done:
     return err_wrap(e, "step %lld", (long long)step);
 }

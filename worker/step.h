@@ -34,6 +34,7 @@ typedef struct step_vote {
     double wanted;        // bits
     uint64_t digest;      // of this rank's samples (samples.h)
     float busy[PHASES];   // seconds
+    traffic sent;         // by this rank since the vote before; what is between steps left out
 } step_vote;
 
 // What all ranks know after a step. What any rank wants is told with it, so that all act at the same
@@ -68,6 +69,8 @@ typedef struct trainer {
     bool scale_lr;       // of the step under way
     guard *guard;        // judges steps; the run keeps it. NULL: only what is not finite is bad
     double busy[PHASES]; // seconds, of the step under way
+    traffic sent_since;  // the last vote
+    traffic counted;     // of all that the communicator has sent: up to here it is in sent_since, or left out
     double *sums;        // [weights + micro] host: squares of gradients, losses
     double began;        // when the step began, by comm_now
     action_time *times;  // [actions] of the last step
