@@ -165,6 +165,18 @@ bench: ## measure the training step, files and up-scaling, beside PyTorch and ll
 	@$(MAKE) --no-print-directory program $(BUILD)/tests/bench_train $(BUILD)/tests/bench_io
 	@bash tests/bench/bench.sh $(BUILD)
 
+check-gpu: ## what wants a GPU, on this machine's, in 8 minutes; skips and says so where there is none
+	@$(MAKE) --no-print-directory program testbins
+	@tests/gpu/check.sh $(BUILD) || [ $$? -eq 77 ]
+
+bench-gpu: ## the speed on a GPU beside PyTorch's; skips and says so where there is none
+	@$(MAKE) --no-print-directory program testbins
+	@tests/gpu/bench.sh $(BUILD) || [ $$? -eq 77 ]
+
+gpu-bundle: ## both of these as one file for a machine with a GPU and nothing else
+	@$(MAKE) --no-print-directory program testbins
+	@tests/gpu/bundle.sh $(BUILD)
+
 lint: ## formatting, clang-tidy, function and file length, forbidden flags and words
 	@tests/setup/install.sh build lint
 	@tests/lint/lint.sh $(BUILD)
@@ -258,4 +270,4 @@ $(BUILD)/tidy/%.log: %.c .clang-tidy tests/lint/analyzer.h $(wildcard include/*.
 
 -include $(OBJ:.o=.d) $(TESTBIN:=.d)
 FORCE:
-.PHONY: help demo bench check check-full check-faults bench-checkpoint check-cluster build setup check-quick check-fresh lint format install clean program testbins unit cuda-note tidy-list FORCE
+.PHONY: help demo bench check check-full check-faults bench-checkpoint check-cluster check-gpu bench-gpu gpu-bundle build setup check-quick check-fresh lint format install clean program testbins unit cuda-note tidy-list FORCE

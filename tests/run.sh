@@ -81,7 +81,7 @@ for source in tests/unit/test_*.c; do
 done
 for script in tests/*/*.sh; do
     folder=$(basename "$(dirname "$script")")
-    case $folder/$(basename "$script") in setup/* | lint/* | bench/* | */lib*.sh) continue ;; esac
+    case $folder/$(basename "$script") in setup/* | lint/* | bench/* | gpu/* | */lib*.sh) continue ;; esac
     name=$(basename "$script" .sh)
     selected "$folder" "$name" || continue
     limit=$(sed -n 's/^# limit: \([0-9][0-9]*\).*/\1/p' "$script" | head -n 1)

@@ -18,7 +18,7 @@ GPU   := $(patsubst kernels/cuda/%.cu,$(TO)/%.cu.o,$(wildcard kernels/cuda/*.cu)
 
 .DELETE_ON_ERROR:
 kernels: $(TO)/test_cuda $(TO)/test_cuda_attention $(TO)/bench_gpu_ops
-program: $(TO)/solar
+program: $(TO)/solar $(TO)/bench_gpu_train
 
 # The dynamic shared memory of a kernel is an array of emulate.cpp, and the instructions of ptx.cuh are others.
 $(TO)/%.cu.o: kernels/cuda/%.cu
@@ -51,6 +51,11 @@ $(TO)/nccl.o: $(HERE)/nccl/nccl.cpp
 	@mkdir -p $(@D)
 	$(CXX) -DOMPI_SKIP_MPICXX $(MPI_C) -MMD -MP -c $< -o $@
 $(TO)/solar: $(BUILD)/obj/orchestrator/main.o $(GPU) $(NCCL) $(BUILD)/libsolar.a
+	OMPI_CC=gcc MPICH_CC=gcc mpicc $(SAN) -fopenmp -o $@ $^ $$(cat $(BUILD)/libs)
+$(TO)/bench_gpu_train.o: tests/bench/bench_gpu_train.c
+	@mkdir -p $(@D)
+	$(CC) $(MPI_C) -Iworker -Iorchestrator -MMD -MP -c $< -o $@
+$(TO)/bench_gpu_train: $(TO)/bench_gpu_train.o $(GPU) $(NCCL) $(BUILD)/libsolar.a
 	OMPI_CC=gcc MPICH_CC=gcc mpicc $(SAN) -fopenmp -o $@ $^ $$(cat $(BUILD)/libs)
 -include $(wildcard $(TO)/*.d)
 .PHONY: kernels program

@@ -3,12 +3,16 @@
 # on the CPU; a run that is resumed equals one that was not, bit for bit; what the CPU saved goes on on the GPU, and back.
 # Ranks with a GPU each, over links (nccl/nccl.cpp): the bits of those that share one. What the start refuses. The kernels
 # have the sanitizers in them. FULL=1: more meshes, and bf16.
+# GPU_SOLAR=PROGRAM, GPUS=N: with this program on the N GPUs that there are; what needs more than N is skipped.
 # limit: 600
 cd "$(dirname "$0")/../layout" && . ./lib.sh
 
 mkdir -p "$BUILD/emulation"
 log=$BUILD/emulation/program.log
-if ! make -C ../.. -f tests/emulation/emulation.mk BUILD="$BUILD" program >"$log" 2>&1; then
+emulated=$BUILD/emulation/solar
+if [ -n "${GPU_SOLAR:-}" ]; then
+    emulated=$GPU_SOLAR
+elif ! make -C ../.. -f tests/emulation/emulation.mk BUILD="$BUILD" program >"$log" 2>&1; then
     cat "$log"
     bad "the program does not build for the emulated GPU"
     result
@@ -27,7 +31,7 @@ small=(--set model.dus.m=1 --set train.global_batch=4 --set data.seq_len=19 --se
 on_cpu() { # RANKS RUN [--set ...]
     train "$1" "$T/c.yaml" "$2" "${small[@]}" "${@:3}" || { say "$2"; bad "$2 does not train"; }
 }
-on_gpu() { SOLAR=$BUILD/emulation/solar on_cpu "$@" --set train.device=cuda; }
+on_gpu() { SOLAR=$emulated on_cpu "$@" --set train.device=cuda; }
 compare() { # LABEL RUN_A RUN_B TOLERANCE
     if said=$("$BUILD/tests/compare" "$2" "$3" "$4"); then ok "$1: $said"; else bad "$1: $said"; fi
 }
@@ -43,10 +47,10 @@ for mesh in "${meshes[@]}"; do
     set -- --set mesh.pipeline="$pp" --set mesh.tensor="$tp"
     for precision in "${precisions[@]}"; do
         whole="$T/gpu-$ranks-$pp-$tp-$precision"
-        on_gpu "$ranks" "$whole" "$@" --set train.precision=$precision
+        on_gpu "$ranks" "$whole" "$@" --set train.precision=$precision --set mesh.transport=mpi
         [ $precision = bf16 ] || compare "$label" "$whole" "$T/cpu" 1e-5
         [ -z "${FULL:-}" ] && [ "$mesh" = 2:1:1 ] && continue
-        half "$whole" "$whole-2" && on_gpu "$ranks" "$whole-2" "$@" --set train.precision=$precision
+        half "$whole" "$whole-2" && on_gpu "$ranks" "$whole-2" "$@" --set train.precision=$precision --set mesh.transport=mpi
         grep -q 'resuming from .*step 2' "$whole-2.log" || bad "$label: no resume from step 2"
         compare "$label, resumed, $precision" "$whole-2" "$whole" 0
     done
@@ -54,6 +58,7 @@ done
 
 # With a GPU each, memory travels over links; sums have the same order, so nothing changes.
 linked() { # LABEL RANKS RUN SAME_RUN [--set ...]
+    [ "${GPUS:-8}" -ge "$2" ] || { skipped=$((skipped + 1)); echo "skip $1, over links: $2 ranks, $GPUS GPU(s)"; return; }
     EMULATED_GPUS=4 on_gpu "$2" "$3" "${@:5}"
     grep -q 'transport nccl' "$3.log" || bad "$1: not over links"
     compare "$1, over links as through the host" "$3" "$4" 0
@@ -78,7 +83,8 @@ both() {
     local label=$1 ranks=$2 model=$3
     shift 3
     cp "$T/$model.yaml" "$T/c.yaml"
-    on_gpu "$ranks" "$T/host" "$@"
+    [ "${GPUS:-8}" -ge "$ranks" ] || { skipped=$((skipped + 1)); echo "skip $label: $ranks ranks, $GPUS GPU(s)"; return; }
+    on_gpu "$ranks" "$T/host" --set mesh.transport=mpi "$@"
     linked "$label" "$ranks" "$T/links" "$T/host" "$@"
     rm -rf "$T/host" "$T/links"
 }
@@ -101,11 +107,19 @@ compare "from the CPU to two ranks on the GPU" "$T/to-gpu" "$T/cpu" 1e-5
 half "$T/gpu-4-2-2-fp32" "$T/to-cpu" && on_cpu 1 "$T/to-cpu"
 compare "from four ranks on the GPU to the CPU" "$T/to-cpu" "$T/cpu" 1e-5
 
+[ -z "${GPU_SOLAR:-}" ] || { result; exit; } # what follows needs GPUs that can be as it wants them
+
+tiny="layers=2 hidden=32 ffn=48 heads=4 kv=2 vocab=100 seq=8 micro=2 seconds=0"
+# shellcheck disable=SC2086 # a list of words
+if said=$("$BUILD/emulation/bench_gpu_train" $tiny 2>&1) && grep -q 'tokens/s, .* TFLOP/s .* GiB, queued in' <<<"$said"; then
+    ok "the measurement of a step runs"
+else bad "the measurement of a step: $said"; fi
+
 # refused LABEL STATUS WORDS RANKS COMMAND...: the start says no
 refused() {
     local label=$1 want=$2 words=$3 ranks=$4 status=0
     shift 4
-    env "$@" mpirun -np "$ranks" "$BUILD/emulation/solar" train "$T/c.yaml" --set run.dir="$T/refused" "${small[@]}" \
+    env "$@" mpirun -np "$ranks" "$emulated" train "$T/c.yaml" --set run.dir="$T/refused" "${small[@]}" \
         --set train.device=cuda ${transport:+--set mesh.transport=$transport} >"$T/refused.log" 2>&1 || status=$?
     if [ $status -eq "$want" ] && grep -q "$words" "$T/refused.log"; then ok "$label"
     else say "$T/refused"; bad "$label: exit status $status, expected $want and '$words'"; fi
@@ -116,11 +130,11 @@ transport='' refused "no GPU, but one was asked for" 6 'no CUDA driver or GPU' 1
 
 # A rank that stands still: the other's wait for its GPU, or in MPI, ends with who is missing.
 run="$T/stuck"
-SOLAR=$BUILD/emulation/solar EMULATED_GPUS=2 train 2 "$T/c.yaml" "$run" "${small[@]}" --set train.device=cuda \
+SOLAR=$emulated EMULATED_GPUS=2 train 2 "$T/c.yaml" "$run" "${small[@]}" --set train.device=cuda \
     --set train.steps=100000 --set schedule='{kind: constant}' --set timeout.step=2 &
 pid=$!
 for _ in $(seq 200); do [ "$(grep -c grad_norm "$run/metrics.jsonl" 2>/dev/null)" -gt 1 ] 2>/dev/null && break; sleep 0.1; done
-one=$(pgrep -n -f "^$BUILD/emulation/solar train .*run.dir=$run ")
+one=$(pgrep -n -f "^$emulated train .*run.dir=$run ")
 kill -STOP "$one"
 status=0
 wait $pid || status=$?

@@ -115,7 +115,8 @@ static void open_part(bench *b, dtype dt, part_use use) {
     mesh one;
     part_shape shape = {.dt = dt, .use = use, .batch = BATCH, .rows = ROWS, .micro = 1};
     ok(mesh_make(1, 0, 1, 1, MESH_TDP, &one));
-    ok(cpu_open(1, &b->dev));
+    const char *kind = getenv("SOLAR_TEST_DEVICE"); // cuda: the same on the GPU
+    ok(kind && strcmp(kind, "cuda") == 0 ? cuda_open(0, &b->dev) : cpu_open(1, &b->dev));
     ok(comm_open(&one, b->dev, b->spec->kv_heads, b->spec->tied, 60, &b->comm));
     ok(part_make(b->spec, b->plan, b->stages, b->table, &one, &shape, b->dev, &b->part));
     ok(weights_load(b->part, b->files, true));
