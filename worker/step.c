@@ -233,9 +233,14 @@ static err *run_action(trainer *t, int i) {
     time->start = comm_now(t->c);
     double began = work_clock(t);
     if (a->kind == ACT_BACKWARD && t->p->vstage[a->v].last) TRY(comm_finish(t->c, &t->sent_grad[at]));
-    TRY(a->kind == ACT_FORWARD ? forward_micro(t, a) : backward_micro(t, a, at));
+    const ops *k = t->p->dev->ops;
+    step_phase phase = a->kind == ACT_FORWARD ? PHASE_FORWARD : PHASE_BACKWARD;
+    k->range_begin(t->p->dev, phase_name(phase));
+    e = a->kind == ACT_FORWARD ? forward_micro(t, a) : backward_micro(t, a, at);
+    k->range_end(t->p->dev);
+    if (e) goto done;
     time->end = comm_now(t->c);
-    spent(t, a->kind == ACT_FORWARD ? PHASE_FORWARD : PHASE_BACKWARD, began);
+    spent(t, phase, began);
 done:
     return e;
 }
@@ -289,7 +294,9 @@ done:
 
 static err *finish_reduction(trainer *t) {
     double began = work_clock(t);
+    t->p->dev->ops->range_begin(t->p->dev, phase_name(PHASE_REDUCE));
     err *e = reduce_finish(t->reduce);
+    t->p->dev->ops->range_end(t->p->dev);
     spent(t, PHASE_REDUCE, began);
     return e;
 }
@@ -365,6 +372,7 @@ done:
 static err *update_weights(trainer *t, int64_t update, const step_options *o, double norm) {
     part *p = t->p;
     double began = work_clock(t);
+    p->dev->ops->range_begin(p->dev, phase_name(PHASE_UPDATE));
     p->dev->ops->follow(p->dev, p->saved); // of a snapshot that may be under way
     double scale = t->grad_scale * (o->clip_norm > 0 && norm > o->clip_norm ? o->clip_norm / norm : 1);
     for (int i = 0; i < p->weights; i++) {
@@ -388,7 +396,9 @@ static err *update_weights(trainer *t, int64_t update, const step_options *o, do
     }
     err *e = p->dev->ops->failure(p->dev);
     spent(t, PHASE_UPDATE, began);
-    return e ? e : reduce_gather_weights(t->reduce);
+    if (!e) e = reduce_gather_weights(t->reduce);
+    p->dev->ops->range_end(p->dev);
+    return e;
 }
 
 err *train_gradients(trainer *t, const int32_t *rows, step_report *out) {

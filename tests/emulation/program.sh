@@ -131,14 +131,14 @@ transport='' refused "no GPU, but one was asked for" 6 'no CUDA driver or GPU' 1
 # A rank that stands still: the other's wait for its GPU, or in MPI, ends with who is missing.
 run="$T/stuck"
 SOLAR=$emulated EMULATED_GPUS=2 train 2 "$T/c.yaml" "$run" "${small[@]}" --set train.device=cuda \
-    --set train.steps=100000 --set schedule='{kind: constant}' --set timeout.step=2 &
+    --set train.steps=100000 --set schedule='{kind: constant}' --set timeout.step=6 &
 pid=$!
 for _ in $(seq 200); do [ "$(grep -c grad_norm "$run/metrics.jsonl" 2>/dev/null)" -gt 1 ] 2>/dev/null && break; sleep 0.1; done
 one=$(pgrep -n -f "^$emulated train .*run.dir=$run ")
-kill -STOP "$one"
+[ -z "$one" ] || kill -STOP "$one"
 status=0
 wait $pid || status=$?
-kill -KILL "$one" 2>/dev/null
+[ -z "$one" ] || kill -KILL "$one" 2>/dev/null
 if [ $status -eq 8 ] && grep -q 'no answer from rank' "$run.log"; then ok "a rank that stands still is named, exit status 8"
 else say "$run"; bad "a rank that stands still: exit status $status"; fi
 result
