@@ -158,6 +158,7 @@ err *gpus_check(const world *w, device *dev, const char *transport, bool *linked
     if (!all) e = err_new(ERR_SYSTEM, "out of memory for a list of %d GPUs", w->size);
     if (!e && mine.gpu) e = cuda_info(dev, &mine.info);
     TRY(world_agree(w, e));
+    if (!all) goto done; // told by world_agree
     MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, MPI_COMM_WORLD);
     if ((e = gpus_judge(all, w->size, transport, links_version(nccl) != NULL, linked))) {
         e = err_share(e);

@@ -444,7 +444,7 @@ done:
 err *comm_sum_world(comm *c, double *values, int n) {
     err *e = NULL;
     size_t bytes = (size_t)n * sizeof(double);
-    double *all = malloc(bytes * (size_t)c->world.size);
+    double *all = calloc((size_t)c->world.size, bytes);
     if (!all) return err_new(ERR_SYSTEM, "out of memory for a sum over all ranks");
     TRY(comm_collect(c, values, all, bytes));
     for (int i = 0; i < n; i++) {

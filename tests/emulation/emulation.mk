@@ -18,7 +18,8 @@ GPU   := $(patsubst kernels/cuda/%.cu,$(TO)/%.cu.o,$(wildcard kernels/cuda/*.cu)
 
 .DELETE_ON_ERROR:
 kernels: $(TO)/test_cuda $(TO)/test_cuda_attention $(TO)/bench_gpu_ops
-program: $(TO)/solar $(TO)/bench_gpu_train
+program: $(TO)/solar $(TO)/bench_gpu_train $(TO)/libnvidia-ml.so.1
+oracle: $(TO)/test_oracle
 
 # The dynamic shared memory of a kernel is an array of emulate.cpp, and the instructions of ptx.cuh are others.
 $(TO)/%.cu.o: kernels/cuda/%.cu
@@ -53,9 +54,14 @@ $(TO)/nccl.o: $(HERE)/nccl/nccl.cpp
 $(TO)/solar: $(BUILD)/obj/orchestrator/main.o $(GPU) $(NCCL) $(BUILD)/libsolar.a
 	OMPI_CC=gcc MPICH_CC=gcc mpicc $(SAN) -fopenmp -o $@ $^ $$(cat $(BUILD)/libs)
 $(TO)/bench_gpu_train.o: tests/bench/bench_gpu_train.c
+$(TO)/test_oracle.o: tests/unit/test_oracle.c
+$(TO)/bench_gpu_train.o $(TO)/test_oracle.o:
 	@mkdir -p $(@D)
 	$(CC) $(MPI_C) -Iworker -Iorchestrator -MMD -MP -c $< -o $@
-$(TO)/bench_gpu_train: $(TO)/bench_gpu_train.o $(GPU) $(NCCL) $(BUILD)/libsolar.a
-	OMPI_CC=gcc MPICH_CC=gcc mpicc $(SAN) -fopenmp -o $@ $^ $$(cat $(BUILD)/libs)
+$(TO)/bench_gpu_train $(TO)/test_oracle: $(TO)/%: $(TO)/%.o $(GPU) $(NCCL) $(BUILD)/libsolar.a
+	OMPI_CC=gcc MPICH_CC=gcc mpicc $(SAN) -fopenmp -o $@ $^ $$(cat $(BUILD)/libs) -lcmocka
+$(TO)/libnvidia-ml.so.1: $(HERE)/nvml/nvml.c
+	@mkdir -p $(@D)
+	gcc -std=c17 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -fPIC -shared -o $@ $<
 -include $(wildcard $(TO)/*.d)
-.PHONY: kernels program
+.PHONY: kernels program oracle

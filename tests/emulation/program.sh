@@ -115,6 +115,12 @@ if said=$("$BUILD/emulation/bench_gpu_train" $tiny 2>&1) && grep -q 'tokens/s, .
     ok "the measurement of a step runs"
 else bad "the measurement of a step: $said"; fi
 
+if [ -n "${FULL:-}" ]; then # logits and every gradient as Transformers has them
+    said=$(make -C ../.. -s -f tests/emulation/emulation.mk BUILD="$BUILD" oracle 2>&1 &&
+        cd ../.. && SOLAR_TEST_DEVICE=cuda "$BUILD/emulation/test_oracle" 2>&1) && ok "the model on the GPU as Transformers has it" ||
+        bad "the model on the GPU: $said"
+fi
+
 # refused LABEL STATUS WORDS RANKS COMMAND...: the start says no
 refused() {
     local label=$1 want=$2 words=$3 ranks=$4 status=0
@@ -126,6 +132,10 @@ refused() {
 }
 transport='' refused "GPUs of different kinds are refused" 6 'GPUs of different kinds: rank 1' 2 EMULATED_GPUS=2 EMULATED_ODD=1
 transport=nccl refused "links need a GPU a rank" 3 'rank 1 shares' 2 EMULATED_GPUS=1
+transport='' refused "a GPU with ECC errors is refused" 6 'rank 1 .* 2 uncorrected ECC errors' 2 EMULATED_GPUS=2 EMULATED_ECC=2 \
+    LD_LIBRARY_PATH="$BUILD/emulation"
+transport='' refused "a GPU that waits for a reset is refused" 6 'rank 1 .*wait to be remapped' 2 EMULATED_GPUS=2 \
+    EMULATED_PENDING=1 LD_LIBRARY_PATH="$BUILD/emulation"
 transport='' refused "no GPU, but one was asked for" 6 'no CUDA driver or GPU' 1 EMULATED_GPUS=0
 
 # A rank that stands still: the other's wait for its GPU, or in MPI, ends with who is missing.

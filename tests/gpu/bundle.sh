@@ -28,14 +28,16 @@ texts=$(ompi_info --path pkgdatadir --parsable | cut -d: -f3)
 for b in mpirun orterun orted prterun prted prte; do
     ! command -v $b >/dev/null || cp -L "$(command -v $b)" "$to/mpi/bin/"
 done
-for tree in "$plugins" "$texts"; do # at the same places below the new prefix
+for tree in "$plugins" "$texts" "$prefix"/lib/*/pmix*/lib/pmix "$prefix"/share/pmix*; do # to the same places below it
+    [ -d "$tree" ] || continue
     mkdir -p "$to/mpi/$(dirname "${tree#"$prefix"/}")"
     cp -rL "$tree" "$to/mpi/${tree#"$prefix"/}"
 done
 
 # Libraries of all programs and plugins, but those of the C library, which belong to the machine.
 mapfile -t objects < <(find "$to/build" "$to/mpi" -type f)
-ldd "${objects[@]}" 2>/dev/null | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u | while read -r so; do
+{ ldd "${objects[@]}" 2>/dev/null || true; } |
+     awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u | while read -r so; do
     case $(basename "$so") in
     ld-linux* | libc.so* | libm.so* | libpthread.so* | libdl.so* | librt.so* | libresolv.so* | libutil.so* | libcuda.so* | libnvidia-*) continue ;;
     libcublas* | libcudart* | libnccl* | libcudnn*) [ "${CUDA_LIBRARIES:-1}" = 1 ] || continue ;;
