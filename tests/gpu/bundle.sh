@@ -12,7 +12,7 @@ to=$BUILD/gpu-bundle
 rm -rf "$to"
 mkdir -p "$to/build/tests" "$to/lib" "$to/mpi/bin" "$to/tests"
 
-programs=(test_cuda test_oracle gpus compare bench_gpu_train)
+programs=(test_cuda test_cuda_attention test_oracle gpus compare bench_gpu_train)
 [ ! -x "$BUILD/tests/bench_gpu_ops" ] || programs+=(bench_gpu_ops)
 cp "$BUILD/solar" "$to/build/"
 for p in "${programs[@]}"; do cp "$BUILD/tests/$p" "$to/build/tests/"; done

@@ -42,7 +42,10 @@ run() {
         "$name" "$p" "$f" "$s" $((SECONDS - start)) "$status"
 }
 
-run "operations against the CPU" 150 count_cmocka "$BUILD/tests/test_cuda"
+for t in "$BUILD"/tests/test_cuda*; do
+    case $t in *.d) continue ;; esac
+    run "operations against the CPU, $(basename "$t")" 120 count_cmocka "$t"
+done
 run "the model against Transformers" 90 count_cmocka env SOLAR_TEST_DEVICE=cuda "$BUILD/tests/test_oracle"
 run "training, meshes, resumes" 200 count_script env GPU_SOLAR="$BUILD/solar" FULL=1 bash tests/emulation/program.sh
 echo "time: $((SECONDS - began)) s"
