@@ -67,6 +67,13 @@ static inline void row_put(const lanes *l, dtype dt, void *base, int64_t i, cons
     if (dt == DT_BF16) l->from_float((bf16 *)base + i, from, n);
 }
 
+static inline void multiply_units(const lanes *l, bool pairs, const tile *t) {
+    if (pairs)
+        l->multiply_pairs(t);
+    else
+        l->multiply(t);
+}
+
 // Copies n elements as floats.
 void row_read(const lanes *l, dtype dt, float *to, const void *base, int64_t i, int64_t n);
 void row_write(const lanes *l, dtype dt, void *base, int64_t i, const float *from, int64_t n);

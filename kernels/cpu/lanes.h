@@ -27,6 +27,19 @@ typedef struct tile {
     bool add;
 } tile;
 
+// A tile of attention's scores q.k, transposed: rows are keys, columns queries (a multiple of PANEL), ld
+// floats between rows.
+typedef struct scores {
+    int64_t keys, queries, ld;
+    const int32_t *first, *last; // column q sees keys first[q]..last[q], weights elsewhere are zero; NULL: all
+    float scale;
+    float *p;     // scores; then weights, unless they are wanted as bf16
+    float *pairs; // NULL, or gets pairs of bf16 along keys: forward of weights, backward of ds
+    // backward only
+    float *ds;             // d_out v^T; then ds, unless wanted as bf16
+    bf16 *p_half, *d_half; // with `pairs`: weights and ds, ld bf16 between rows
+} scores;
+
 // The scalars of an AdamW step, ready for the loop.
 typedef struct adamw_step {
     float grad_scale, keep, beta1, beta2, rate, root, eps; // keep = 1-lr*decay, rate = lr/(1-beta1^t),
@@ -47,8 +60,8 @@ typedef struct lanes {
     void (*multiply_pairs)(const tile *t);
     // to[i] = the pair x[i], y[i] for i < n; y NULL: zeros
     void (*interleave)(float *to, const bf16 *x, const bf16 *y, int64_t n);
-    // panel[p*PANEL + j] = x[j*ld + p] for p < k, j < n; columns n..PANEL-1 are zeroed
-    void (*transpose_panel)(float *panel, const float *x, int64_t ld, int64_t k, int64_t n);
+    // to[p*ldt + j] = x[j*ld + p] for p < k, j < n; columns n..PANEL-1 are zeroed
+    void (*transpose)(float *to, int64_t ldt, const float *x, int64_t ld, int64_t k, int64_t n);
 
     // to[i/strip*stride + i%strip] = x[i] for i < n
     void (*spread_strips)(float *to, int64_t stride, const float *x, int64_t n);
@@ -61,11 +74,12 @@ typedef struct lanes {
     float (*max)(const float *x, int64_t n);                                       // may pass over NaN
     float (*exp_sum)(const float *x, float shift, int64_t n);                      // sum of exp(x - shift)
     void (*scaled_exp)(float *y, const float *x, float c, float shift, int64_t n); // y = c exp(x - shift)
-    // Scores to weights of attention: *most = the greatest of *most and scale p (may pass over NaN, the sum
-    // does not); p = exp(scale p - *most). Returns the sum of p.
-    float (*weigh)(float *p, float scale, float *most, int64_t n);
-    // Backward: p = exp(scale p - lse), then dp = p (dp - delta) scale
-    void (*weigh_back)(float *p, float *dp, float scale, float lse, float delta, int64_t n);
+    // Scores to weights of attention: p = exp(scale p - most), where most[q] becomes the greatest of itself
+    // and its column (may pass over NaN, the sum does not). What was gathered with the former most (the sum
+    // of weights, and `rows` rows of out) is rescaled; the new weights are added to sum.
+    void (*weigh)(const scores *s, float *most, float *sum, float *out, int64_t rows);
+    // Backward: p = exp(scale p - lse[q]), ds = p (ds - delta[q]) scale
+    void (*weigh_back)(const scores *s, const float *lse, const float *delta);
 
     // y = round(x*rstd) * w; `half`: the rounding is to bf16, else none
     void (*norm)(float *y, const float *x, const float *w, float rstd, bool half, int64_t n);

@@ -76,12 +76,12 @@ static void panel_of_columns(const piece *w, float *panel, int64_t k0, int64_t k
     const product *p = w->p;
     int64_t per = per_unit(w->form), at = j * p->ldb + k0;
     if (lies_as_units(w, p->b, p->ldb)) {
-        w->l->transpose_panel(panel, (const float *)p->b + at / per, p->ldb / per, k / per, n);
+        w->l->transpose(panel, PANEL, (const float *)p->b + at / per, p->ldb / per, k / per, n);
         return;
     }
     float rows[PANEL * K_BLOCK];
     copy_rows(w, rows, p->b, at, p->ldb, k, n);
-    w->l->transpose_panel(panel, rows, K_BLOCK, units(w, k), n);
+    w->l->transpose(panel, PANEL, rows, K_BLOCK, units(w, k), n);
 }
 
 static void copy_b(const piece *w, int64_t k0, int64_t k, int64_t j0, int64_t n) {
@@ -139,10 +139,7 @@ static void multiply_block(const piece *w, int64_t k0, int64_t i0, int64_t m, in
         t.m = smaller(m - i, M_BLOCK);
         t.c = whole ? (float *)p->c + (i0 + i) * p->ldc + j0 : w->c + i * N_BLOCK;
         place_a(w, &t, k0, k, i0 + i);
-        if (w->form == PAIRS)
-            w->l->multiply_pairs(&t);
-        else
-            w->l->multiply(&t);
+        multiply_units(w->l, w->form == PAIRS, &t);
     }
 }
 
