@@ -55,7 +55,8 @@ void attention_panels(const attention_head *w, head_rows rows, int64_t count, fl
 // c[keys, n] = rows[keys, head_dim] * panels of n queries
 void attention_scores(const attention_head *w, head_rows rows, const float *panels, int64_t keys, int64_t n,
                       float *c);
-// Whether each of n queries from row i on sees all of `keys` from k0 on; not so when they do not fill a panel.
+// Whether each of n queries from row i on sees all of `keys` from k0 on; not so when they do not fill a
+// panel.
 bool attention_whole(const attention_head *w, int64_t i, int64_t n, int64_t k0, int64_t keys);
 // Else: the first and last key that each sees, counted from k0, for n queries padded to panels.
 void attention_span(const attention_head *w, int64_t i, int64_t n, int64_t k0, int32_t *first, int32_t *last);

@@ -10,12 +10,12 @@ typedef struct back {
     attention_head head;
     int64_t q0, queries; // the block of queries at hand
     float lse[BLOCK], delta[BLOCK];
-    head_rows q, d_out;                                 // its rows as right operands
-    float *q_panels, *d_panels, *q_copy, *d_copy, *dq;  // [BLOCK][width]
-    float *k_copy, *v_copy;                             // [KEYS][width]
-    float *p, *ds, *pairs;                              // tiles of scores; pairs: half of one
-    bf16 *p_half, *d_half;                              // the same as bf16
-    float *dk, *dv, *k_pairs;                           // [rows][width]; k_pairs: half of that
+    head_rows q, d_out;                                // its rows as right operands
+    float *q_panels, *d_panels, *q_copy, *d_copy, *dq; // [BLOCK][width]
+    float *k_copy, *v_copy;                            // [KEYS][width]
+    float *p, *ds, *pairs;                             // tiles of scores; pairs: half of one
+    bf16 *p_half, *d_half;                             // the same as bf16
+    float *dk, *dv, *k_pairs;                          // [rows][width]; k_pairs: half of that
 } back;
 
 static int64_t back_floats(const attention *a) {
@@ -59,8 +59,8 @@ static head_rows place_rows(const back *w, const void *base, int64_t ld, float *
 }
 
 // c[m, head_dim] += A[m, k] rows[k, head_dim], A(i, p) at at[i*row + p*col]; k counts units
-static void add_product(const back *w, float *c, int64_t m, int64_t k, const float *at, int64_t row, int64_t col,
-                        head_rows rows) {
+static void add_product(const back *w, float *c, int64_t m, int64_t k, const float *at, int64_t row,
+                        int64_t col, head_rows rows) {
     const attention_head *h = &w->head;
     int64_t width = attention_width(h->a);
     tile t = {.m = m, .n = round_up(h->a->head_dim, PANEL / 2), .k = k, .add = true};
@@ -153,7 +153,8 @@ void cpu_attention_grad(device *d, const attention *a) {
     bool parallel = c->threads > 1 && count > 1, pairs = attention_pairs(c->lanes, a);
 #pragma omp parallel for schedule(dynamic) num_threads(c->threads) if (parallel)
     for (int64_t at = 0; at < count; at++) {
-        back w = {.head = {.a = a, .l = c->lanes, .b = at / a->kv_heads, .kv = at % a->kv_heads, .pairs = pairs}};
+        back w = {
+            .head = {.a = a, .l = c->lanes, .b = at / a->kv_heads, .kv = at % a->kv_heads, .pairs = pairs}};
         grad_head(&w, c->scratch[omp_get_thread_num()].at);
     }
 }

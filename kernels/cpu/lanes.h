@@ -31,7 +31,8 @@ typedef struct tile {
 // floats between rows.
 typedef struct scores {
     int64_t keys, queries, ld;
-    const int32_t *first, *last; // column q sees keys first[q]..last[q], weights elsewhere are zero; NULL: all
+    const int32_t *first,
+        *last; // column q sees keys first[q]..last[q], weights elsewhere are zero; NULL: all
     float scale;
     float *p;     // scores; then weights, unless they are wanted as bf16
     float *pairs; // NULL, or gets pairs of bf16 along keys: forward of weights, backward of ds

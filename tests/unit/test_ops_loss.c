@@ -1,4 +1,6 @@
 // Cross-entropy over a split vocabulary, sums, and the device itself.
+#include <float.h>
+
 #include "ops_check.h"
 
 static double log_sum_exp(const double *x, int64_t n) {
@@ -194,11 +196,37 @@ static void test_device(void **state) {
     d->ops->close(d);
 }
 
+// The exp of every set of loops, where results are subnormal and where they overflow too, against fp64.
+static void check_exp(const lanes *l) {
+    enum { N = 100003 };
+    static float x[N], y[N];
+    for (int i = 0; i < N; i++) x[i] = -110.0f + 200.0f * (float)i / N;
+    x[0] = -INFINITY, x[1] = INFINITY, x[2] = NAN, x[3] = 0, x[4] = 1e30f, x[5] = -1e30f;
+    l->scaled_exp(y, x, 1, 0, N);
+    assert_true(y[0] == 0 && y[1] == INFINITY && isnan(y[2]) && y[3] == 1 && y[4] == INFINITY && y[5] == 0);
+    double worst = 0;
+    for (int i = 6; i < N; i++) {
+        double want = exp(x[i]), ulp = ldexp(1, (want < 0x1p-126 ? -126 : ilogb(want)) - 23);
+        if (want > FLT_MAX)
+            assert_true(y[i] == INFINITY || y[i] == FLT_MAX);
+        else
+            worst = fmax(worst, fabs(y[i] - want) / ulp);
+        assert_false(isnan(y[i]));
+    }
+    within(worst, 2, l->name);
+}
+
+static void test_exp(void **state) {
+    (void)state;
+    for (const lanes *const *set = lanes_all(); *set; set++)
+        if ((*set)->supported()) check_exp(*set);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_xent_reference), cmocka_unit_test(test_xent),
         cmocka_unit_test(test_bad_logits),     cmocka_unit_test(test_sums),
-        cmocka_unit_test(test_device),
+        cmocka_unit_test(test_device),         cmocka_unit_test(test_exp),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
