@@ -6,25 +6,50 @@
 // Long arrays are dealt out in pieces of this many elements.
 enum { PIECE = 16 * TILE };
 
+typedef struct rotation {
+    const float *cos, *sin; // of one row
+    int64_t head_dim;
+    bool inverse;
+} rotation;
+
+// As many whole heads as fit into a tile.
+static void rotate_heads(const lanes *l, dtype dt, void *x, int64_t at, int64_t heads, const rotation *r) {
+    float tile[TILE];
+    int64_t half = r->head_dim / 2, n = heads * r->head_dim;
+    row_get(l, dt, x, at, tile, n);
+    float *head = row_place(dt, x, at, tile);
+    for (int64_t h = 0; h < heads; h++, head += r->head_dim)
+        l->rotate(head, head + half, r->cos, r->sin, r->inverse, half);
+    row_put(l, dt, x, at, tile, n);
+}
+
+// A head that does not fit.
+static void rotate_long_head(const lanes *l, dtype dt, void *x, int64_t at, const rotation *r) {
+    float a[TILE], b[TILE];
+    int64_t half = r->head_dim / 2;
+    for (int64_t j = 0; j < half; j += TILE) {
+        int64_t n = smaller(half - j, TILE);
+        row_get(l, dt, x, at + j, a, n);
+        row_get(l, dt, x, at + half + j, b, n);
+        float *x1 = row_place(dt, x, at + j, a), *x2 = row_place(dt, x, at + half + j, b);
+        l->rotate(x1, x2, r->cos + j, r->sin + j, r->inverse, n);
+        row_put(l, dt, x, at + j, x1, n);
+        row_put(l, dt, x, at + half + j, x2, n);
+    }
+}
+
 void cpu_rope(device *d, dtype dt, void *x, int64_t ld, const int32_t *pos, const float *cos,
               const float *sin, int64_t T, int64_t heads, int64_t head_dim, bool inverse) {
     cpu_device *c = cpu_of(d);
-    const lanes *l = c->lanes;
-    int64_t half = head_dim / 2;
+    int64_t half = head_dim / 2, fit = head_dim > 0 ? TILE / head_dim : 0;
     PARALLEL(c, T * heads * head_dim)
     for (int64_t t = 0; t < T; t++) {
-        float a[TILE], b[TILE];
-        const float *cos_row = cos + pos[t] * half, *sin_row = sin + pos[t] * half;
-        for (int64_t at = t * ld; at < t * ld + heads * head_dim; at += head_dim)
-            for (int64_t j = 0; j < half; j += TILE) {
-                int64_t n = smaller(half - j, TILE);
-                row_get(l, dt, x, at + j, a, n);
-                row_get(l, dt, x, at + half + j, b, n);
-                float *x1 = row_place(dt, x, at + j, a), *x2 = row_place(dt, x, at + half + j, b);
-                l->rotate(x1, x2, cos_row + j, sin_row + j, inverse, n);
-                row_put(l, dt, x, at + j, x1, n);
-                row_put(l, dt, x, at + half + j, x2, n);
-            }
+        rotation r = {cos + pos[t] * half, sin + pos[t] * half, head_dim, inverse};
+        for (int64_t h = 0; h < heads; h += fit ? fit : 1)
+            if (fit)
+                rotate_heads(c->lanes, dt, x, t * ld + h * head_dim, smaller(heads - h, fit), &r);
+            else
+                rotate_long_head(c->lanes, dt, x, t * ld + h * head_dim, &r);
     }
 }
 

@@ -8,10 +8,12 @@
 #include "cpu.h"
 
 enum {
-    K_BLOCK = 192, // units of k
+    K_BLOCK = 384, // units of k
     N_BLOCK = 512, // columns of B in scratch: K_BLOCK x N_BLOCK units
     M_BLOCK = 144, // rows of A in scratch
     C_ROWS = 1024, // rows of fp32 C in scratch when C is bf16
+    APART = 16,    // floats between strips, and between panels, so that their rows do not share cache sets
+    AHEAD = 8,     // unit rows from the one being copied to the one being fetched
     DOT_ROWS = 3,  // up to so many rows of A, B^T is read once, where it lies
 };
 
@@ -52,9 +54,19 @@ static void copy_rows(const piece *w, float *to, const void *base, int64_t at, i
         }
 }
 
+// Rows that are copied next: they lie far apart, where no processor looks ahead.
+static void fetch_row(const piece *w, const void *base, int64_t ld, int64_t k, int64_t i, int64_t n) {
+    if (k >= w->p->k) return;
+    const char *row = element(w->p->dt, base, k * ld + i);
+    for (size_t at = 0; at < (size_t)n * dtype_size(w->p->dt); at += 64) __builtin_prefetch(row + at);
+}
+
 // Columns i..i+n-1 of unit row q (from k0 on) of a stored matrix whose rows lie across k.
 static const float *unit_row(const piece *w, const void *base, int64_t ld, int64_t k0, int64_t q, int64_t i,
                              int64_t n, float *buffer) {
+    int64_t ahead = k0 + (q + AHEAD) * per_unit(w->form);
+    fetch_row(w, base, ld, ahead, i, n);
+    if (w->form == PAIRS) fetch_row(w, base, ld, ahead + 1, i, n);
     if (w->form != PAIRS) return row_get(w->l, w->p->dt, base, (k0 + q) * ld + i, buffer, n);
     int64_t k = k0 + 2 * q;
     const bf16 *row = (const bf16 *)base + k * ld + i;
@@ -62,12 +74,14 @@ static const float *unit_row(const piece *w, const void *base, int64_t ld, int64
     return buffer;
 }
 
+static int64_t b_panel(int64_t k) { return k * PANEL + APART; }
+
 // Panels of n columns of B, a row at a time.
 static void panels_of_rows(const piece *w, int64_t k0, int64_t k, int64_t j, int64_t n) {
     for (int64_t q = 0; q < k; q++) {
         float row[N_BLOCK];
         const float *from = unit_row(w, w->p->b, w->p->ldb, k0, q, j, n, row);
-        w->l->spread_panels(w->b + q * PANEL, k * PANEL, from, n);
+        w->l->spread_panels(w->b + q * PANEL, b_panel(k), from, n);
     }
 }
 
@@ -90,7 +104,7 @@ static void copy_b(const piece *w, int64_t k0, int64_t k, int64_t j0, int64_t n)
         return;
     }
     for (int64_t j = 0; j < n; j += PANEL)
-        panel_of_columns(w, w->b + j * units(w, k), k0, k, j0 + j, smaller(n - j, PANEL));
+        panel_of_columns(w, w->b + j / PANEL * b_panel(units(w, k)), k0, k, j0 + j, smaller(n - j, PANEL));
 }
 
 // Points t at rows i.. and columns k0.. of A, k long, copied if need be.
@@ -109,7 +123,7 @@ static void place_a(const piece *w, tile *t, int64_t k0, int64_t k, int64_t i) {
         return;
     }
     // Stored rows are columns of A: spread each over the strips, so that the loops read A in order.
-    t->a_row = 1, t->a_col = strip, t->a_strip = strip * t->k;
+    t->a_row = 1, t->a_col = strip, t->a_strip = strip * t->k + APART;
     for (int64_t q = 0; q < t->k; q++) {
         float row[M_BLOCK];
         const float *from = unit_row(w, p->a, p->lda, k0, q, i, t->m, row);
@@ -131,7 +145,7 @@ static void multiply_block(const piece *w, int64_t k0, int64_t i0, int64_t m, in
     bool whole = p->cdt == DT_F32;
     int64_t k = smaller(p->k - k0, k_block(w));
     tile t = {.n = n, .k = units(w, k), .b = w->b, .b_row = PANEL};
-    t.b_panel = t.k * PANEL;
+    t.b_panel = b_panel(t.k);
     t.add = k0 > 0 || p->accumulate;
     t.ldc = whole ? p->ldc : N_BLOCK;
     copy_b(w, k0, k, j0, n);
@@ -200,7 +214,8 @@ static void multiply_all(cpu_device *c, const product *p) {
     form form = form_of(c->lanes, p->dt);
     int64_t rows, cols;
     cut(c, p, &rows, &cols);
-    int64_t a = M_BLOCK * K_BLOCK, b = K_BLOCK * smaller(round_up(cols, PANEL), N_BLOCK);
+    int64_t a = M_BLOCK * K_BLOCK + pieces(M_BLOCK, c->lanes->strip) * APART;
+    int64_t b = pieces(smaller(cols, N_BLOCK), PANEL) * b_panel(K_BLOCK);
     int64_t c_floats = p->cdt == DT_BF16 ? smaller(rows, C_ROWS) * N_BLOCK : 0;
     bool dots = p->trans_b && !p->trans_a && p->m <= DOT_ROWS;
     if (!dots && !cpu_scratch(c, a + b + c_floats)) return;
