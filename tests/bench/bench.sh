@@ -18,7 +18,7 @@ PYTHON=${PYTHON:-python3}
 
 grep -m1 'model name' /proc/cpuinfo || uname -m
 echo "$cores cores, commit $(git describe --always --dirty 2>/dev/null || echo unknown), $("${CC:-gcc}" --version | head -n 1)"
-sed -n 's|^// ||; /^Useful FLOP/,/^own step/p' tests/bench/bench_train.c
+sed -n 's|^// ||; /^Useful FLOP/,/^#include/{/^#include/!p}' tests/bench/bench_train.c
 
 step() { # MODEL DTYPE THREADS [SEQ]
     "$BUILD/tests/bench_train" "$1" "$2" "$3" "$each" ${4:+"$4"}

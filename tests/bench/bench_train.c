@@ -168,11 +168,11 @@ static err *measure(bench *b, double budget) {
     }
     getrusage(RUSAGE_SELF, &used);
     double speed = median(rate, n), spread = (rate[n * 3 / 4] - rate[n / 4]) / 2 / speed;
-    printf(
-        "solar %-7s %s %d threads, %lld x %lld tokens: %.1f tokens/s (+- %.1f %%, %d steps), %.1f %% of peak "
-        "(%.1f GFLOP/s), %.1f kB/token\n",
-        b->m.name, b->dt == DT_F32 ? "fp32" : "bf16", c->threads, (long long)b->m.batch, (long long)b->m.seq,
-        speed, 100 * spread, n, median(fraction, n), median(peaks, n), (double)used.ru_maxrss / tokens);
+    printf("solar %-7s %s %d threads (%s), %lld x %lld tokens: %.1f tokens/s (+- %.1f %%, %d steps), "
+           "%.1f %% of peak (%.1f GFLOP/s), %.1f kB/token\n",
+           b->m.name, b->dt == DT_F32 ? "fp32" : "bf16", c->threads, c->lanes->name, (long long)b->m.batch,
+           (long long)b->m.seq, speed, 100 * spread, n, median(fraction, n), median(peaks, n),
+           (double)used.ru_maxrss / tokens);
     ops table = metered(b->dev->ops);
     b->dev->ops = &table;
     double total = 0, peak = measure_peak(c, b->dt, piece);
