@@ -37,7 +37,7 @@ queue_empty() { [ -z "$(on_head squeue -h)" ]; }
 array
 until_true 200 at_least $((cells / 3)) && ok "a third of $cells cells" || bad "only $(done_cells) of $cells cells"
 on_head scancel "$job"
-until_true 60 queue_empty || bad "the cancelled array is still there"
+until_true 120 queue_empty || bad "the cancelled array is still there"
 before=$(done_cells)
 [ "$before" -lt "$cells" ] && ok "cancelled with $before of $cells done" || bad "nothing was left to do"
 array

@@ -1,6 +1,7 @@
 #!/bin/bash
-# The container's definition: its files are here, its commands are a shell's, its targets exist. With FULL=1, root and
-# debootstrap: its commands run in a bare Debian and the program they make runs its test.
+# The container's definition: its files are here, its commands are a shell's, its targets exist. The Spack environment:
+# YAML, and all that the build needs is in it. With FULL=1, root and debootstrap: the container's commands run in a bare
+# Debian and the program they make runs its test.
 # limit: 900
 cd "$(dirname "$0")/../.." || exit 2
 passed=0 failed=0 skipped=0
@@ -16,6 +17,15 @@ done
 for target in $(section post | sed -n 's/^ *make \([a-z]*\).*/\1/p'); do
     grep -q "^$target:" Makefile && ok "make $target" || bad "no target $target"
 done
+
+# The program's reader of YAML has no complaint but that this is no sweep.
+SOLAR=${SOLAR:-build/solar}
+said=$("$SOLAR" sweep slurm/spack/spack.yaml 2>&1)
+[[ $said == *'spack.yaml:'*'unknown key "spack"'* ]] && ok "spack.yaml is YAML" || bad "spack.yaml: $said"
+missing=$(awk '$1 == "build" { print $NF }' tests/setup/packages | sort -u | while read -r name; do
+    grep -qE "^ *- \"?$name([@+\": ]|\$)" slurm/spack/spack.yaml || echo "$name"
+done)
+[ -z "$missing" ] && ok "what the build needs is in it" || bad "not in spack.yaml: $missing"
 
 mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | awk '$1 == "deb" { sub(/\[[^]]*\] */, ""); print $2; exit } $1 == "URIs:" { print $2; exit }')
 if [ "${FULL:-0}" = 1 ] && [ "$(id -u)" -eq 0 ] && command -v debootstrap >/dev/null && [ -n "$mirror" ]; then
