@@ -26,6 +26,7 @@ lab_or_skip() {
     [ -n "$why" ] || unshare --net --uts --ipc --mount --pid --fork true 2>/dev/null || why="namespaces are not possible here"
     [ -n "$why" ] || unshare --net sh -c "ip link add name x type bridge && ip link add type veth" 2>/dev/null ||
         why="bridges or veth pairs are not possible here"
+    [ -n "$why" ] || grep -q ' /sys/fs/cgroup' /proc/mounts || why="no control groups are mounted, which slurmd wants"
     [ -z "$why" ] || { echo "skipped: $why"; echo "0 passed, 0 failed, 1 skipped"; exit 0; }
 }
 
