@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gnu/libc-version.h>
 #include <hdf5.h>
+#include <math.h>
 #include <mpi.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,13 +47,14 @@ static void measure_memory(node_facts *f) {
     }
     memset(a, 1, COPY_BYTES);
     memcpy(b, a, COPY_BYTES); // touches the pages
-    double start = now_seconds(), copied = 0;
-    do {
+    double start = now_seconds(), now = start;
+    do { // the best of many: what disturbs a moment is not the memory's fault
+        double begin = now;
         memcpy(b, a, COPY_BYTES);
         a[0] = b[COPY_BYTES - 1]; // the copy is used
-        copied += COPY_BYTES;
-    } while (now_seconds() - start < 0.3);
-    f->copy_rate = copied / (now_seconds() - start);
+        now = now_seconds();
+        f->copy_rate = fmax(f->copy_rate, COPY_BYTES / (now - begin));
+    } while (now - start < 0.3);
 done:
     free(a);
     free(b);
