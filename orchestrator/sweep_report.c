@@ -262,17 +262,44 @@ static void print_tsv(FILE *f, const sweep *s, const row *rows, int count) {
 
 // ---- plots
 
-// One block of points for every finished cell, with its name: gnuplot's `index` picks it.
-static err *print_curves(FILE *f, const sweep *s, curve *work) {
+// The mean over the seeds of a row, as far as all of them have been measured at the same tokens.
+static err *mean_curve(const sweep *s, const row *r, curve *work, curve *mean) {
     err *e = NULL;
+    int n = 0;
     for (int i = 0; i < s->cells; i++) {
-        if (s->cell[i].kind == CELL_PRETRAIN || !cell_done(&s->cell[i])) continue;
-        TRY(read_curve(&s->cell[i], work));
-        fprintf(f, "\"%s\"\n", s->cell[i].name);
-        for (int k = 0; k < work->points; k++) fprintf(f, "%.0f %.6g\n", work->tokens[k], work->loss[k]);
+        if (!same_row(&s->cell[i], r->first) || !cell_done(&s->cell[i])) continue;
+        TRY(read_curve(&s->cell[i], n ? work : mean));
+        if (!n++) continue;
+        if (work->points < mean->points) mean->points = work->points;
+        for (int k = 0; k < mean->points; k++) {
+            if (work->tokens[k] != mean->tokens[k])
+                mean->points = k; // ends the loop
+            else
+                mean->loss[k] += (work->loss[k] - mean->loss[k]) / n;
+        }
+    }
+done:
+    return e;
+}
+
+// One block of points for every row, with its name: gnuplot's `index` picks it.
+static err *print_curves(FILE *f, const sweep *s, const row *rows, int count, curve *work) {
+    err *e = NULL;
+    char kind[32], ranks[24];
+    curve *mean = malloc(sizeof *mean);
+    if (!mean) FAIL(ERR_SYSTEM, "out of memory for the curves");
+    for (int i = 0; i < count; i++) {
+        const cell *c = rows[i].first;
+        if (!rows[i].done) continue;
+        TRY(mean_curve(s, &rows[i], work, mean));
+        fprintf(f, "\"%s, %s, equal %s%s%s\"\n", s->base[c->base].name, cell_kind_name(c, kind),
+                c->equal == EQUAL_FLOP ? "flop" : "tokens", s->n_ranks > 1 ? ", ranks " : "",
+                s->n_ranks > 1 ? cell_ranks_text(s, c, ranks) : "");
+        for (int k = 0; k < mean->points; k++) fprintf(f, "%.0f %.6g\n", mean->tokens[k], mean->loss[k]);
         fprintf(f, "\n\n");
     }
 done:
+    free(mean);
     return e;
 }
 
@@ -337,15 +364,19 @@ static void plot_scaling(FILE *f, const sweep *s, const row *rows, int count) {
 
 static void print_script(FILE *f, const sweep *s, const row *rows, int count) {
     int curves = 0;
-    for (int i = 0; i < s->cells; i++) curves += s->cell[i].kind != CELL_PRETRAIN && cell_done(&s->cell[i]);
-    fprintf(f, "set terminal svg size 900,520 dynamic background rgb 'white'\nset datafile separator "
-               "'\\t'\nset grid lc rgb '#e0e0e0'\n"
-               "set key outside right\n");
+    for (int i = 0; i < count; i++) curves += rows[i].done > 0;
+    // as high as the list of curves
+    fprintf(f,
+            "set terminal svg size 900,%d dynamic background rgb 'white'\nset datafile separator "
+            "'\\t'\nset grid lc rgb '#e0e0e0'\n"
+            "set key outside right\n",
+            curves < 22 ? 520 : 80 + 20 * curves);
     plot_against_m(f, s, rows, count, "start", "Right after deepening", "start.svg");
     plot_against_m(f, s, rows, count, "end", "After the budget", "end.svg");
     if (s->n_ranks > 1) plot_scaling(f, s, rows, count);
     fprintf(f,
-            "set datafile separator whitespace\nset output 'curves.svg'\nset title 'Validation loss'\nset "
+            "set datafile separator whitespace\nset output 'curves.svg'\nset title 'Validation loss, means "
+            "over the seeds'\nset "
             "xlabel 'tokens'\n"
             "set xtics auto\nset format x '%%.0s%%c'\nplot for [i=0:%d] 'curves.txt' index i using 1:2 with "
             "lines title columnheader(1)\n",
@@ -388,7 +419,7 @@ static err *write_files(const sweep *s, const row *rows, int count, curve *work)
     print_notes(md);
     print_scaling(md, s, rows, count);
     print_tsv(tsv, s, rows, count);
-    TRY(print_curves(curves, s, work));
+    TRY(print_curves(curves, s, rows, count, work));
     print_script(script, s, rows, count);
 done:
     if (md) fclose(md);
