@@ -53,6 +53,7 @@ check "all done" '^17 cells, 17 done' "$T/said"
 PATH=/usr/bin:/bin sweep --report
 check "a row for each plan" '^| n2 .*| insert m=0 .*| 1/1 |' "$T/said"
 [ -s "$T/sweep/report.tsv" ] && [ "$(wc -l <"$T/sweep/report.tsv")" -eq 17 ] && ok "report.tsv" || bad "report.tsv"
+[ "$(grep -c '^"' "$T/sweep/curves.txt")" -eq 16 ] && ok "a curve for each plan" || bad "curves: $(grep -c '^"' "$T/sweep/curves.txt")"
 # inserted layers begin as zeros: the loss at the start is the base's
 start() { awk -F'\t' -v k="$1" -v m="$2" '$1 == "n3" && $3 == k && $4 == m { print $13 }' "$T/sweep/report.tsv"; }
 [ -n "$(start base -1)" ] && [ "$(start base -1)" = "$(start insert 0)" ] && ok "inserted layers change nothing at first: $(start insert 0)" ||
