@@ -34,10 +34,11 @@ selected() { # FOLDER NAME
 
 # Counts of a cmocka program's output in $log: "passed failed skipped".
 count_cmocka() {
-    awk '/^\[  PASSED  \]/ {p += $4}
-         /^\[  FAILED  \] [0-9]+ test/ {f += $4}
-         /^\[  SKIPPED \] [0-9]+ test/ {s += $4}
-         END {print p + 0, f + 0, s + 0}' "$log"
+    sed 's/^\(\[  [A-Z ]* \]\) tests: /\1 /' "$log" | # so from cmocka 1.1.7 on
+        awk '/^\[  PASSED  \]/ {p += $4}
+             /^\[  FAILED  \] [0-9]+ test/ {f += $4}
+             /^\[  SKIPPED \] [0-9]+ test/ {s += $4}
+             END {print p + 0, f + 0, s + 0}'
 }
 
 # Counts of the last result line of a script.
