@@ -147,8 +147,9 @@ static err *fill_weight(loader *l, weight *w) {
     err *e = NULL;
     int best = has_master(l->m, w) ? (int)OPTIM_MASTER : KIND_MODEL;
     bool all = l->p->shape.dt == DT_F32 || w->own_n == w->n;
-    TRY(read_values(l, w, all ? best : KIND_MODEL, 0, w->n, l->values));
-    TRY(weights_put(l->p, w, 0, l->values, w->n, &l->halves));
+    bool direct = l->p->shape.dt == DT_F32 && l->p->dev->ops->host_memory;
+    TRY(read_values(l, w, all ? best : KIND_MODEL, 0, w->n, direct ? w->w : l->values));
+    if (!direct) TRY(weights_put(l->p, w, 0, l->values, w->n, &l->halves));
     if (!all) {
         TRY(read_values(l, w, best, w->own_at, w->own_n, l->values));
         TRY(weights_put(l->p, w, w->own_at, l->values, w->own_n, &l->halves));

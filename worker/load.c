@@ -37,6 +37,19 @@ static int64_t place_rows(const want *w, const stored *t, int64_t at, int64_t n,
     return place_run(&flat, 0, t->row0 * t->cols + at, n, t->dt, data);
 }
 
+// Elements of whole rows that are all wanted and need no conversion are read to where they go.
+static char *place_directly(void *context, const range *r, size_t from, size_t bytes) {
+    loading *l = context;
+    const want *w = l->w;
+    const stored *t = (const stored *)(const void *)r->in; // its first member
+    size_t element = dtype_size(t->dt);
+    int64_t n = (int64_t)(bytes / element);
+    int64_t at = (t->row0 - w->row0) * w->cols + t->at + (int64_t)((r->at + from) / element) - w->at;
+    if (t->dt != w->to || !whole_rows(w, t) || at < 0 || at + n > w->n) return NULL;
+    atomic_fetch_add(&l->placed, n);
+    return (char *)w->dst + (size_t)at * element;
+}
+
 static void place(void *context, const range *r, size_t from, const char *data, size_t bytes) {
     loading *l = context;
     const stored *t = (const stored *)(const void *)r->in; // its first member
@@ -91,7 +104,7 @@ err *load_tensor(manifest *m, const want *w, int threads) {
     if (!(list = malloc(((size_t)n + 1) * sizeof *list)))
         FAIL(ERR_SYSTEM, "out of memory for reading %s", w->of);
     list_ranges(w, t, count, list);
-    TRY(manifest_read(m, list, n, threads, place, &l));
+    TRY(manifest_read(m, list, n, threads, &(range_use){place, place_directly, &l}));
     if (atomic_load(&l.placed) != w->n)
         FAIL(ERR_MISMATCH, "its pieces of tensor %s hold %lld of the %lld elements wanted", w->of,
              (long long)atomic_load(&l.placed), (long long)w->n);

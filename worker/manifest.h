@@ -76,11 +76,17 @@ typedef struct range {
     uint64_t at; // in the region, a multiple of RANGE
 } range;
 // `bytes` bytes from byte `at` of a range on. Several threads call it at once, each for other ranges.
-typedef void (*range_use)(void *context, const range *r, size_t at, const char *data, size_t bytes);
-// Reads and checks n ranges with `threads` threads and hands them to `use` (NULL: only checks), in any order,
-// portion by portion. Only when NULL is returned was what was handed on whole. ERR_MISMATCH: damaged;
-// ERR_INPUT: a file is missing; ERR_SYSTEM: could not be told.
-err *manifest_read(manifest *m, const range *list, int64_t n, int threads, range_use use, void *context);
+typedef struct range_use {
+    // Takes them; NULL: they are only checked.
+    void (*take)(void *context, const range *r, size_t at, const char *data, size_t bytes);
+    // Where they are to be read to, all of them as they are, without being taken; NULL: nowhere. May be NULL.
+    char *(*place)(void *context, const range *r, size_t at, size_t bytes);
+    void *context;
+} range_use;
+// Reads and checks n ranges with `threads` threads and hands them on, in any order, portion by portion. Only
+// when NULL is returned was what was handed on whole. ERR_MISMATCH: damaged; ERR_INPUT: a file is missing;
+// ERR_SYSTEM: could not be told.
+err *manifest_read(manifest *m, const range *list, int64_t n, int threads, const range_use *use);
 
 enum { CHECK_PAPERS = 1, CHECK_TENSORS = 2 };
 // Checks ranges rank, rank+world, ... of headers and plain files, of tensors, or of both, and the sizes of

@@ -31,8 +31,7 @@ static err *open_file(manifest_file *f) {
 typedef struct range_reader { // one thread's
     char *data;               // [PORTION]
     XXH3_state_t *sum;
-    range_use use;
-    void *context;
+    const range_use *use;
 } range_reader;
 
 static size_t range_bytes(const range *r) {
@@ -52,14 +51,17 @@ static err *damaged(const manifest_file *f, const range *r, const char *sum) {
 static err *read_range(const manifest *m, const range *r, range_reader *reader) {
     const manifest_file *f = &m->file[r->in->file];
     size_t bytes = range_bytes(r);
+    const range_use *use = reader->use;
     char sum[33];
     XXH3_128bits_reset(reader->sum);
     for (size_t at = 0, n; at < bytes; at += n) {
         n = bytes - at < PORTION ? bytes - at : PORTION;
-        err *e = pread_all(f->fd, reader->data, n, r->in->offset + r->at + at, f->path);
+        char *place = use->place ? use->place(use->context, r, at, n) : NULL;
+        char *data = place ? place : reader->data;
+        err *e = pread_all(f->fd, data, n, r->in->offset + r->at + at, f->path);
         if (e) return e;
-        XXH3_128bits_update(reader->sum, reader->data, n);
-        if (reader->use) reader->use(reader->context, r, at, reader->data, n);
+        XXH3_128bits_update(reader->sum, data, n);
+        if (use->take && !place) use->take(use->context, r, at, data, n);
     }
     XXH128_hash_t h = XXH3_128bits_digest(reader->sum);
     snprintf(sum, sizeof sum, "%016llx%016llx", (unsigned long long)h.high64, (unsigned long long)h.low64);
@@ -67,14 +69,13 @@ static err *read_range(const manifest *m, const range *r, range_reader *reader) 
 }
 
 // The ranges list[0..n-1], whose files are open.
-static err *read_batch(const manifest *m, const range *list, int64_t n, int threads, range_use use,
-                       void *context) {
+static err *read_batch(const manifest *m, const range *list, int64_t n, int threads, const range_use *use) {
     err *e = NULL;
     // NOLINTNEXTLINE(clang-analyzer-deadcode.DeadStores): num_threads reads it
     int team = n >= threads ? threads : n > 0 ? (int)n : 1;
 #pragma omp parallel num_threads(team)
     {
-        range_reader r = {.data = malloc(PORTION), .sum = XXH3_createState(), .use = use, .context = context};
+        range_reader r = {.data = malloc(PORTION), .sum = XXH3_createState(), .use = use};
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < n; i++) {
             err *mine = r.data && r.sum ? read_range(m, &list[i], &r)
@@ -89,7 +90,7 @@ static err *read_batch(const manifest *m, const range *list, int64_t n, int thre
     return e;
 }
 
-err *manifest_read(manifest *m, const range *list, int64_t n, int threads, range_use use, void *context) {
+err *manifest_read(manifest *m, const range *list, int64_t n, int threads, const range_use *use) {
     err *e = NULL;
     for (int64_t done = 0, end; !e && done < n; done = end) {
         int opened = 0;
@@ -98,7 +99,7 @@ err *manifest_read(manifest *m, const range *list, int64_t n, int threads, range
             opened += f->fd < 0;
             e = open_file(f);
         }
-        if (!e) e = read_batch(m, list + done, end - done, threads, use, context);
+        if (!e) e = read_batch(m, list + done, end - done, threads, use);
         if (e || end < n || opened >= MOST_OPEN / 2) close_all(m);
     }
     return e;
@@ -148,7 +149,7 @@ err *manifest_check(manifest *m, unsigned what, int rank, int world, int threads
     qsort(list, (size_t)mine, sizeof *list, by_place);
     for (int64_t i = 0; checked && i < mine; i++) *checked += range_bytes(&list[i]);
     TRY(check_sizes(m, rank, world));
-    TRY(manifest_read(m, list, mine, threads, NULL, NULL));
+    TRY(manifest_read(m, list, mine, threads, &(range_use){NULL}));
 done:
     free(list);
     return e;
