@@ -10,7 +10,9 @@ cd "$(dirname "$0")/../layout" && . ./lib.sh
 mkdir -p "$BUILD/emulation"
 log=$BUILD/emulation/program.log
 emulated=$BUILD/emulation/solar
+near=1e-5
 if [ -n "${GPU_SOLAR:-}" ]; then
+    near=1e-4 # its products add in another order
     emulated=$GPU_SOLAR
 elif ! make -C ../.. -f tests/emulation/emulation.mk BUILD="$BUILD" program >"$log" 2>&1; then
     cat "$log"
@@ -48,7 +50,7 @@ for mesh in "${meshes[@]}"; do
     for precision in "${precisions[@]}"; do
         whole="$T/gpu-$ranks-$pp-$tp-$precision"
         on_gpu "$ranks" "$whole" "$@" --set train.precision=$precision --set mesh.transport=mpi
-        [ $precision = bf16 ] || compare "$label" "$whole" "$T/cpu" 1e-5
+        [ $precision = bf16 ] || compare "$label" "$whole" "$T/cpu" $near
         [ -z "${FULL:-}" ] && [ "$mesh" = 2:1:1 ] && continue
         half "$whole" "$whole-2" && on_gpu "$ranks" "$whole-2" "$@" --set train.precision=$precision --set mesh.transport=mpi
         grep -q 'resuming from .*step 2' "$whole-2.log" || bad "$label: no resume from step 2"
@@ -103,9 +105,9 @@ if [ -n "${FULL:-}" ]; then
 fi
 
 half "$T/cpu" "$T/to-gpu" && on_gpu 2 "$T/to-gpu"
-compare "from the CPU to two ranks on the GPU" "$T/to-gpu" "$T/cpu" 1e-5
+compare "from the CPU to two ranks on the GPU" "$T/to-gpu" "$T/cpu" $near
 half "$T/gpu-4-2-2-fp32" "$T/to-cpu" && on_cpu 1 "$T/to-cpu"
-compare "from four ranks on the GPU to the CPU" "$T/to-cpu" "$T/cpu" 1e-5
+compare "from four ranks on the GPU to the CPU" "$T/to-cpu" "$T/cpu" $near
 
 [ -z "${GPU_SOLAR:-}" ] || { result; exit; } # what follows needs GPUs that can be as it wants them
 

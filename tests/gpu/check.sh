@@ -47,7 +47,7 @@ for t in "$BUILD"/tests/test_cuda*; do
     run "operations against the CPU, $(basename "$t")" 120 count_cmocka "$t"
 done
 run "the model against Transformers" 90 count_cmocka env SOLAR_TEST_DEVICE=cuda "$BUILD/tests/test_oracle"
-run "training, meshes, resumes" 200 count_script env GPU_SOLAR="$BUILD/solar" FULL=1 bash tests/emulation/program.sh
+run "training, meshes, resumes" 200 count_script env GPU_SOLAR="$BUILD/solar" bash tests/emulation/program.sh
 echo "time: $((SECONDS - began)) s"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]
