@@ -1,9 +1,9 @@
 #!/bin/bash
-# Packs what tests and measurements on a GPU need into BUILD/gpu-bundle.tar.zst: the built programs, the libraries that
+# Packs what tests and measurements on a GPU need into BUILD/gpu-bundle.tar.gz: the built programs, the libraries that
 # they load, Open MPI, scripts and fixtures, so that a machine with a GPU, a driver and a shell is enough.
 # usage: tests/gpu/bundle.sh [BUILD]
 # CUDA_LIBRARIES=0 leaves CUDA's own libraries out (over a gigabyte) for machines that have them in /usr/local/cuda or in
-# LD_LIBRARY_PATH. There: tar -xf gpu-bundle.tar.zst; gpu-bundle/run check|bench|CHECK_OR_BENCH_COMMAND...
+# LD_LIBRARY_PATH. There: tar -xf gpu-bundle.tar.gz; gpu-bundle/run check|bench|CHECK_OR_BENCH_COMMAND...
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 BUILD=${1:-build}
@@ -61,5 +61,5 @@ esac
 END
 chmod +x "$to/run"
 echo "prefix of the Open MPI that was packed: $prefix" >"$to/mpi/FROM"
-tar -C "$BUILD" --zstd -cf "$BUILD/gpu-bundle.tar.zst" gpu-bundle
-du -sh "$BUILD/gpu-bundle.tar.zst" | sed 's/\t/  /'
+tar -C "$BUILD" -czf "$BUILD/gpu-bundle.tar.gz" gpu-bundle
+du -sh "$BUILD/gpu-bundle.tar.gz" | sed 's/\t/  /'
