@@ -55,7 +55,7 @@ static err *check_links(comm *c) {
     links x = all_links(c);
     for (int i = 0; i < x.count; i++) {
         ncclResult_t state = ncclSuccess;
-        if (!*x.at[i]) continue;
+        if (!*x.at[i] || c->aborted) continue;
         ncclResult_t rc = ncclCommGetAsyncError(*x.at[i], &state);
         if (rc == ncclSuccess) rc = state;
         if (rc != ncclSuccess && rc != ncclInProgress) return nccl_error(c, *x.at[i], rc, "work on the GPU");
@@ -71,14 +71,19 @@ static err *watch(void *who, double waited) {
     return e;
 }
 
-// A rank that could abort waits no longer, so the others have to be told by the roll, or by the launcher.
+// The groups keep the name of what was torn down: nobody may take them for ones that never had a link.
 void links_abort(comm *c) {
     links x = all_links(c);
     if (c->aborted) return;
     c->aborted = true;
     for (int i = 0; i < x.count; i++)
         if (*x.at[i]) ncclCommAbort(*x.at[i]);
-    for (int i = 0; i < x.count; i++) *x.at[i] = NULL;
+}
+
+static err *usable(const comm *c) {
+    if (!c->aborted) return NULL;
+    return err_new(ERR_PEER, "phase %s, step %lld: the links between the GPUs were torn down after an error",
+                   c->phase, (long long)c->step);
 }
 
 // ---- opening
@@ -153,6 +158,7 @@ void links_close(comm *c) {
     links x = all_links(c);
     ncclResult_t state;
     if (c->linked && !c->listener) c->dev->ops->watch(c->dev, NULL, NULL);
+    if (c->aborted) return;
     for (int i = 0; i < x.count; i++)
         if (*x.at[i]) ncclCommFinalize(*x.at[i]);
     for (int i = 0; i < x.count; i++) {
@@ -184,6 +190,8 @@ static err *expect(comm *c, gpu_link *l, ncclResult_t rc, const char *what) {
 }
 
 err *link_begin(const comm *c) {
+    err *e = usable(c);
+    if (e) return e;
     ncclResult_t rc = ncclGroupStart();
     return rc == ncclSuccess ? NULL : nccl_error(c, NULL, rc, "beginning a group of messages");
 }
@@ -196,7 +204,10 @@ err *link_post(comm *c, gpu_link *l, bool send, int peer, void *buf, int64_t n, 
 err *link_end(comm *c, gpu_link *l) { return settle(c, l, ncclGroupEnd(), "a group of messages"); }
 
 err *link_gather(comm *c, gpu_link *l, const void *mine, void *all, int64_t n, dtype dt) {
-    return settle(c, l, ncclAllGather(mine, all, (size_t)n, nccl_type(dt), l, stream_of(c)), "ncclAllGather");
+    err *e = usable(c);
+    return e ? e
+             : settle(c, l, ncclAllGather(mine, all, (size_t)n, nccl_type(dt), l, stream_of(c)),
+                      "ncclAllGather");
 }
 
 #else
