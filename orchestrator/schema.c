@@ -266,7 +266,7 @@ const key schema[] = {
     {"timeout.start", KEY_REAL, AT(timeout.start), 0, "1800.0", "[0, inf)", "seconds",
      "Before the first step: how long a silent rank may take before the job ends. 0: wait for ever."},
     {"timeout.step", KEY_REAL, AT(timeout.step), 0, "600.0", "[0, inf)", "seconds",
-     "From the first step on: how long a silent rank may take before the job ends. 0: wait for ever."},
+     "From the first step on: how long a silent rank may take before the job ends. 0: wait for ever. On GPUs the host waits once in a step, for about as long as the step takes: leave room for that."},
 };
 // clang-format on
 const int schema_keys = (int)(sizeof schema / sizeof schema[0]);
