@@ -1,7 +1,7 @@
 #!/bin/bash
 # What `make bench` runs: this machine's figures, and in the same run those of the peers that are installed.
 # usage: bench.sh BUILD [MODEL]...       models: stories 20m 110m (default: all)
-# In the environment: THREADS="1 2" (default: 1 and all cores), DTYPES="fp32 bf16", SECONDS_EACH=10,
+# In the environment: THREADS="1 2" (default: all cores, and 1 too for stories), DTYPES="fp32 bf16", SECONDS_EACH=10,
 # PYTHON=python3 (one that has torch and transformers), LLMC=directory with llm.c's built train_gpt2.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -11,7 +11,9 @@ shift
 models=("$@")
 [ $# -gt 0 ] || models=(stories 20m 110m)
 cores=$(nproc)
-THREADS=${THREADS:-$([ "$cores" -gt 1 ] && echo "1 $cores" || echo 1)}
+threads_for() { # MODEL
+    if [ "$1" = stories ] && [ "$cores" -gt 1 ]; then echo "1 $cores"; else echo "$cores"; fi
+}
 DTYPES=${DTYPES:-fp32 bf16}
 each=${SECONDS_EACH:-10}
 PYTHON=${PYTHON:-python3}
@@ -31,8 +33,8 @@ peer() { # MODEL DTYPE THREADS
     done
 }
 
-for threads in $THREADS; do
-    for model in "${models[@]}"; do
+for model in "${models[@]}"; do
+    for threads in ${THREADS:-$(threads_for "$model")}; do
         for dt in $DTYPES; do
             step "$model" "$dt" "$threads"
             peer "$model" "$dt" "$threads"
