@@ -8,8 +8,8 @@
 #include "cpu.h"
 
 enum {
-    BLOCK = 64,        // queries of a tile, and floats between its rows
-    KEYS = 64,         // keys of a tile
+    BLOCK = 128,       // queries of a tile, and floats between its rows
+    KEYS = 128,        // keys of a tile
     GROUP = 2 * PANEL, // queries that go together where a tile meets the diagonal, or the edge of a window
 };
 
