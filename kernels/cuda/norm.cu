@@ -72,22 +72,24 @@ template <typename E, int N>
 static __global__ void __launch_bounds__(MOST_BLOCK)
     norm_grad_chunk_kernel(E *dx, const E *residual, const E *dy, const E *x, const E *w, const float *rstd,
                            float *partial, int64_t T, int64_t packs) {
-    const int64_t end = T * (blockIdx.x + 1) / gridDim.x, p = threadIdx.x;
-    int64_t t = T * blockIdx.x / gridDim.x, at = (t * packs + p) * N;
+    const int64_t first = T * blockIdx.x / gridDim.x, p = threadIdx.x;
+    int left = static_cast<int>(T * (blockIdx.x + 1) / gridDim.x - first); // rows
+    int64_t at = (first * packs + p) * N;
     const bool mine = p < packs;
+    const float share = 1.0f / static_cast<float>(packs * N);
     packed<N, E> next_g = {}, next_s = {}, weights = {}, before = {};
-    float dw[N] = {}, next_r = t < end ? rstd[t] : 0;
+    float dw[N] = {}, next_r = left > 0 ? *(rstd += first) : 0;
     if (mine) weights.load_from(w + p * N);
-    if (mine && t < end) next_g.load_from(dy + at), next_s.load_from(x + at);
-    for (; t < end; t++, at += packs * N) {
+    if (mine && left > 0) next_g.load_from(dy + at), next_s.load_from(x + at);
+    for (; left > 0; left--, at += packs * N) {
         float g[N], s[N], weight[N], to[N], inner = 0, r = next_r;
         next_g.unpack(g), next_s.unpack(s), weights.unpack(weight);
-        if (t + 1 < end) next_r = rstd[t + 1];
-        if (mine && t + 1 < end) next_g.load_from(dy + at + packs * N), next_s.load_from(x + at + packs * N);
+        if (left > 1) next_r = *++rstd;
+        if (mine && left > 1) next_g.load_from(dy + at + packs * N), next_s.load_from(x + at + packs * N);
         if (mine && residual) before.load_from(residual + at);
 #pragma unroll
         for (int i = 0; i < N; i++) inner += g[i] * s[i] * weight[i];
-        float along = block_reduce(inner, plus()) * r * r / static_cast<float>(packs * N);
+        float along = block_reduce(inner, plus()) * r * r * share;
         before.unpack(to);
 #pragma unroll
         for (int i = 0; i < N; i++) {

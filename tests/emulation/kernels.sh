@@ -16,10 +16,13 @@ if ! make -f tests/emulation/emulation.mk BUILD="$BUILD" kernels >"$log" 2>&1; t
     echo "0 passed, 1 failed, 0 skipped"
     exit 1
 fi
+# test_of NAME: beside each other, as every one of them uses one core
+test_of() { ASAN_OPTIONS=detect_stack_use_after_return=0 "$BUILD/emulation/$1" >"$log.$1" 2>&1; }
 status=0
-for test in test_cuda test_cuda_attention; do
-    ASAN_OPTIONS=detect_stack_use_after_return=0 "$BUILD/emulation/$test" || status=$?
-done >"$log" 2>&1
+test_of test_cuda &
+test_of test_cuda_attention || status=$?
+wait $! || status=$?
+cat "$log".test_cuda* >"$log"
 [ $status -eq 0 ] || cat "$log"
 read -r passed failed <<<"$(awk '/^\[  PASSED  \]/ {p += $4}
     /^\[  FAILED  \] [0-9]+ test/ {f += $4}
