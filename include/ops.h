@@ -42,7 +42,8 @@ typedef struct product {
 // if `start` is not NULL (document masking), else 0; window 0 means no window.
 // q/k/v/out element (row, head, d) is at base[row*ld + head*head_dim + d].
 // Query head h uses key/value head h / (heads/kv_heads).
-// out = softmax(scale q k^T) v;  lse[(b*heads + head)*rows + i] = log sum exp of the scaled scores.
+// A device may round the weights, and backward the gradients of the scores, to `dt` before it multiplies by
+// them. out = softmax(scale q k^T) v;  lse[(b*heads + head)*rows + i] = log sum exp of the scaled scores.
 typedef struct attention {
     dtype dt;
     int64_t batch, rows, q_start, q_rows, heads, kv_heads, head_dim, window;

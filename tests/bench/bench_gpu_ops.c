@@ -212,9 +212,8 @@ typedef struct row_ops {
 } row_ops;
 
 static void copy_work(bench *b, device *d, const void *what) {
-    (void)what;
-    size_t half = b->size / 2 / 256 * 256;
-    d->ops->copy(d, b->pool + half, b->pool, half);
+    const size_t *bytes = what;
+    d->ops->copy(d, b->pool + *bytes, b->pool, *bytes);
 }
 static void norm_work(bench *b, device *d, const void *what) {
     const row_ops *r = what;
@@ -313,7 +312,8 @@ static void rows(bench *b) {
     double h = 2.0 * (double)(s->T * s->h), f = 2.0 * (double)(s->T * s->f),
            v = (double)(s->chunk * s->vocab);
     double n = (double)s->params, q = 2.0 * (double)(s->T * (s->heads + s->kv) * s->dim);
-    b->copy = 2e-9 * (double)(b->size / 2) / seconds(b, copy_work, NULL);
+    const size_t half = b->size / 2 / 256 * 256;
+    b->copy = 2e-9 * (double)half / seconds(b, copy_work, &half);
     printf("\nmemory-bound ops, bf16: %lld rows of %lld, %lld x %lld logits, %lld parameters; a copy %.0f "
            "GB/s\n",
            (long long)s->T, (long long)s->h, (long long)s->chunk, (long long)s->vocab, (long long)s->params,
