@@ -15,6 +15,7 @@ typedef enum mem_class {
     MEM_OPTIM,
     MEM_ACT,
     MEM_WORK,
+    MEM_HOST, // in the host's memory, which the device copies from and to: moments that are offloaded
     MEM_CLASSES,
 } mem_class;
 
@@ -34,6 +35,6 @@ void arena_close(arena *a);
 // Next 64-byte aligned piece of a class; NULL from a counting arena. Running past what was counted is
 // a bug and aborts.
 void *arena_take(arena *a, mem_class c, size_t bytes);
-size_t arena_total(const arena *a);
+size_t arena_total(const arena *a); // of the device, without MEM_HOST
 
 #endif

@@ -12,6 +12,7 @@
 #include "dtype.h"
 #include "err.h"
 #include "mesh.h"
+#include "moments.h"
 #include "recompute.h"
 
 typedef struct source_config {
@@ -79,7 +80,8 @@ typedef struct config {
     struct {
         int64_t global_batch, micro_batch, steps;
         dtype precision;      // fp32 | bf16
-        dtype grad_reduce;    // in which gradients travel between data ranks
+        dtype grad_accum;     // in which gradients are kept and added over micro-batches
+        dtype grad_reduce;    // in which they travel between data ranks
         char *device;         // auto | cpu | cuda
         int64_t threads;      // per rank; 0: from the cores the launcher gave
         bool skip_bad;        // on_bad_step: skip (else stop)
@@ -91,6 +93,8 @@ typedef struct config {
     } train;
     struct {
         double lr, beta1, beta2, eps, weight_decay, clip_norm; // clip_norm 0: off
+        moments_form moments;                                  // how they are kept
+        bool offload;                                          // moments in host memory
         bool shard;                                            // over data ranks (ZeRO-1)
     } optimizer;                                               // kind: adamw
     struct {                                                   // multipliers of the learning rate; 0 freezes

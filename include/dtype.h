@@ -27,7 +27,7 @@ static inline float bf16_to_float(bf16 x) {
 }
 
 // Round to nearest, ties to even; NaN stays NaN (quiet).
-static inline bf16 bf16_from_float(float f) {
+ON_BOTH static inline bf16 bf16_from_float(float f) {
     uint32_t u;
     memcpy(&u, &f, sizeof u);
     if ((u & 0x7fffffffu) > 0x7f800000u) return (bf16)((u >> 16) | 0x40u);

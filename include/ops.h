@@ -3,7 +3,9 @@
 // Conventions
 // - Matrices are row-major. T is the number of token rows of a micro-batch (batch x sequence).
 // - `dt` is the element type of activations and weights (DT_F32 or DT_BF16). Arithmetic inside an op
-//   is fp32, results are rounded once to `dt`. Gradients of weights are fp32 and always ADDED to.
+//   is fp32, results are rounded once to `dt`. Gradients of weights are `gdt` (DT_F32, or dt) and always
+//   ADDED to: all that a call adds to an element is summed in fp32 together with what is there, and rounded
+//   once.
 // - Operations are queued on the device in call order and return nothing; a failure is kept and
 //   returned by the next `sync`. The CPU device works at once. A device may have several queues, which
 //   work beside each other; unless said otherwise everything is queued on QUEUE_COMPUTE.
@@ -20,6 +22,7 @@
 
 #include "dtype.h"
 #include "err.h"
+#include "moments.h"
 
 typedef struct device {
     const struct ops *ops; // first member; a backend puts its own state behind it
@@ -64,14 +67,22 @@ typedef struct attention {
 //   g = grad*grad_scale;  w *= 1 - lr*decay;  m += (1-beta1)(g-m);  v = beta2 v + (1-beta2) g^2
 //   w -= lr/(1-beta1^step) * m / (sqrt(v)/sqrt(1-beta2^step) + eps)
 typedef struct adamw {
-    dtype dt;      // of `weight`
-    int64_t n;     // elements
-    void *weight;  // dt. The update is made in fp32: of DT_BF16 with
-    int16_t *rest; // [n] the other halves (float_split); NULL for DT_F32
-    float *m, *v;
-    const float *grad;
+    dtype dt;                     // of `weight`
+    int64_t n;                    // elements
+    void *weight;                 // dt. The update is made in fp32: of DT_BF16 with
+    int16_t *rest;                // [n] the other halves (float_split); NULL for DT_F32
+    moments_form form;            // of m and v
+    void *m, *v;                  // [n] fp32, bf16 or codes
+    float *m_largest, *v_largest; // MOMENTS_INT8: of every block
+    int64_t lead;                 // MOMENTS_INT8: elements of the first block, 1 to MOMENT_BLOCK
+    dtype gdt;                    // of `grad`
+    const void *grad;
     float grad_scale, lr, beta1, beta2, eps, decay;
     int64_t step; // 1 for the first update
+    // Random numbers of moments that are rounded: a key, other for every tensor and update, and element i's
+    // place in the tensor: origin + (at + i)/cols*width + (at + i)%cols.
+    uint64_t key;
+    int64_t origin, at, cols, width;
 } adamw;
 
 // Queues of a device. What is queued on one is done in order; between queues only events say what comes
@@ -145,15 +156,16 @@ typedef struct ops {
     // y[T,n] (row stride ld) += b[n]
     void (*bias)(device *d, dtype dt, void *y, int64_t ld, const void *b, int64_t T, int64_t n);
     // db[n] += column sums of dy[T,n]
-    void (*bias_grad)(device *d, dtype dt, float *db, const void *dy, int64_t ld, int64_t T, int64_t n);
+    void (*bias_grad)(device *d, dtype dt, dtype gdt, void *db, const void *dy, int64_t ld, int64_t T,
+                      int64_t n);
 
     // ---- embedding: table holds vocabulary rows first .. first+rows-1
     // y[T,h] = table[token-first], or 0 where the token is not among these rows
     void (*embed)(device *d, dtype dt, void *y, const void *table, const int32_t *tokens, int64_t T,
                   int64_t h, int64_t first, int64_t rows);
-    // dtable[token-first] += dy, in row order (deterministic)
-    void (*embed_grad)(device *d, dtype dt, float *dtable, const void *dy, const int32_t *tokens, int64_t T,
-                       int64_t h, int64_t first, int64_t rows);
+    // dtable[token-first] += dy, in row order (deterministic). `chain` is scratch of T numbers
+    void (*embed_grad)(device *d, dtype dt, dtype gdt, void *dtable, const void *dy, const int32_t *tokens,
+                       int32_t *chain, int64_t T, int64_t h, int64_t first, int64_t rows);
 
     // ---- RMSNorm (Zhang & Sennrich 2019) with the residual addition before it.
     // s = x + delta (delta may be NULL; `sum` gets s rounded to dt, may be x itself, and is not written
@@ -163,9 +175,9 @@ typedef struct ops {
                     const void *w, int64_t T, int64_t h, float eps);
     // dx = residual + gradient through the norm (residual may be NULL or dx itself); dw += ...
     // `partial` is scratch of ops_norm_partial(T, h) floats: dw must not depend on the thread count
-    void (*rmsnorm_grad)(device *d, dtype dt, void *dx, float *dw, const void *residual, const void *dy,
-                         const void *x, const void *w, const float *rstd, float *partial, int64_t T,
-                         int64_t h);
+    void (*rmsnorm_grad)(device *d, dtype dt, dtype gdt, void *dx, void *dw, const void *residual,
+                         const void *dy, const void *x, const void *w, const float *rstd, float *partial,
+                         int64_t T, int64_t h);
 
     // ---- rotary embedding in place on `heads` heads at the start of each row (half-rotation order):
     // (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin); inverse: the transpose, for the gradient.
@@ -198,7 +210,7 @@ typedef struct ops {
     void (*sum_rows)(device *d, const struct row_sum *s);
     void (*cast)(device *d, dtype to, void *dst, dtype from, const void *src, int64_t n);
     // *out (device memory) = sum of squares in fp64, fixed order; NaN and Inf come through
-    void (*sumsq)(device *d, double *out, const float *x, int64_t n);
+    void (*sumsq)(device *d, double *out, dtype dt, const void *x, int64_t n);
     // *out (device memory) = sum in fp64, fixed order
     void (*sum)(device *d, double *out, const float *x, int64_t n);
     void (*adamw)(device *d, const struct adamw *a);

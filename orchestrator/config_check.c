@@ -71,6 +71,13 @@ static err *check_batch(const node *root, config *c) {
         (long long)micro, (long long)global);
 }
 
+static err *check_gradients(const node *root, config *c) {
+    if (c->train.grad_accum == DT_F32 || c->train.precision == DT_BF16) return NULL;
+    return place_error(place_of(root, "train.grad_accum"),
+                       "train.grad_accum: found bf16 with train.precision fp32, expected fp32: gradients are "
+                       "kept in the type of the arithmetic, or in fp32");
+}
+
 // Token positions are kept in 64 bits; leave room for sums over ranks.
 static err *check_tokens(const node *root, config *c) {
     double tokens = (double)c->train.steps * (double)c->train.global_batch * (double)c->data.seq_len;
@@ -298,8 +305,9 @@ static err *check_valid_names(const node *root, config *c) {
 
 err *config_check(const node *root, config *c) {
     static err *(*const check[])(const node *, config *) = {
-        check_dus,    check_scales, check_batch, check_tokens,      check_schedule,    check_blend,
-        check_layout, check_auto,   check_eval,  check_train_names, check_valid_names, check_deadline,
+        check_dus,         check_scales,      check_batch,    check_gradients, check_tokens,
+        check_schedule,    check_blend,       check_layout,   check_auto,      check_eval,
+        check_train_names, check_valid_names, check_deadline,
     };
     err *e = NULL;
     for (size_t i = 0; !e && i < sizeof check / sizeof check[0]; i++) e = check[i](root, c);

@@ -38,7 +38,10 @@ err *plan_shape(const config *c, const mesh *m, part_shape *out) {
                         .batch = c->train.micro_batch,
                         .rows = c->data.seq_len,
                         .sequence = c->mesh.sequence_parallel,
+                        .moments = c->optimizer.moments,
+                        .offload = c->optimizer.offload,
                         .shard = c->optimizer.shard,
+                        .grads = c->train.grad_accum,
                         .reduce = c->train.grad_reduce,
                         .recompute = c->train.recompute,
                         .recompute_every = (int)c->train.recompute_every,
@@ -112,13 +115,16 @@ static void print_bytes(FILE *out, int stage, int t, const holding *h) {
     char text[32];
     double total = 0;
     fprintf(out, "memory    stage %d tensor %d: of %lld parameters:", stage, t, (long long)h->parameters);
-    for (int k = 0; k < MEM_CLASSES; k++) {
+    for (int k = 0; k < MEM_HOST; k++) {
         total += (double)h->bytes[k];
         format_bytes(text, (double)h->bytes[k]);
         fprintf(out, " %s %s,", mem_class_name((mem_class)k), text);
     }
     format_bytes(text, total);
     fprintf(out, " total %s\n", text);
+    if (!h->bytes[MEM_HOST]) return;
+    format_bytes(text, (double)h->bytes[MEM_HOST]);
+    fprintf(out, "          and %s of host memory for moments\n", text);
 }
 
 // Host memory that a rank needs to save: its share of the checkpoint.

@@ -39,7 +39,7 @@ done:
 
 static double arena_bytes(const trace *t) {
     double sum = (double)t->links;
-    for (int k = 0; k < MEM_CLASSES; k++) sum += (double)t->bytes[k];
+    for (int k = 0; k < MEM_HOST; k++) sum += (double)t->bytes[k];
     return sum;
 }
 

@@ -62,11 +62,13 @@ void projection_print(FILE *out, const projection *p) {
             "%%; data collectives %.3g s\n",
             100 * p->mfu_full, 100 * p->mfu_causal, 100 * p->sim.idle, 100 * p->formula_idle, p->sim.data);
     print_shares(out, p);
-    if (projection_fits(p)) return;
     format_bytes(fullest, p->fullest);
     format_bytes(memory, p->machine.memory);
-    fprintf(out, "warning   a rank holds %s, more than the %s of %s: this will not fit\n", fullest, memory,
-            p->machine.name);
+    if (projection_fits(p))
+        fprintf(out, "fits      a rank holds %s of the %s of %s\n", fullest, memory, p->machine.name);
+    else
+        fprintf(out, "warning   a rank holds %s, more than the %s of %s: this will not fit\n", fullest,
+                memory, p->machine.name);
 }
 
 void projection_timeline(FILE *out, const projection *p) {

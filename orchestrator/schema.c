@@ -20,6 +20,8 @@ _Static_assert(sizeof(recompute_kind) == sizeof(int) && RECOMPUTE_SELECTIVE == 1
 _Static_assert(sizeof(mesh_order) == sizeof(int) && MESH_TDP == 0 && MESH_TPD == 1 && MESH_DTP == 2 &&
                    MESH_DPT == 3 && MESH_PTD == 4 && MESH_PDT == 5,
                "the order of the words of mesh.order");
+_Static_assert(MOMENTS_F32 == 0 && MOMENTS_BF16 == 1 && MOMENTS_INT8 == 2,
+               "the order of the words of optimizer.moments");
 _Static_assert(DT_F32 == 0 && DT_BF16 == 1, "the order of the words of train.precision");
 _Static_assert(AT(optimizer.beta2) == AT(optimizer.beta1) + sizeof(double), "betas are a KEY_PAIR");
 
@@ -134,9 +136,14 @@ const key schema[] = {
     {"train.precision", KEY_CHOICE, AT(train.precision), 0, "fp32", "fp32|bf16", NULL,
      "Arithmetic of the model. bf16 accumulates in fp32, and updates fp32 weights: the optimizer keeps the 16 bits that "
      "the bf16 ones lack."},
+    {"train.grad_accum", KEY_CHOICE, AT(train.grad_accum), 0, "fp32", "fp32|bf16", NULL,
+     "In which type gradients are kept and added over the micro-batches of a step. bf16, with precision bf16 only, takes half "
+     "the memory: each micro-batch is summed in fp32 and rounded once as it is added (the head's gradient once a chunk of "
+     "rows), so that the error grows with the number of micro-batches. With few of them it is that of bf16 itself; where memory "
+     "allows, fp32 is better, and optimizer.moments saves more."},
     {"train.grad_reduce", KEY_CHOICE, AT(train.grad_reduce), 0, "fp32", "fp32|bf16", NULL,
      "In which type gradients travel between data ranks. bf16 halves the bytes; each rank's gradient is rounded, the sum is "
-     "formed in fp32. Gradients are accumulated over micro-batches in fp32 either way."},
+     "formed in fp32. Gradients that are kept in bf16 (grad_accum) travel so."},
     {"train.device", KEY_CHOICE_TEXT, AT(train.device), 0, "auto", "auto|cpu|cuda", NULL,
      "Where to compute. auto: a GPU when there is one and this build can use it."},
     {"train.threads", KEY_INT, AT(train.threads), 0, "0", "[0, 4096]", "threads",
@@ -172,6 +179,13 @@ const key schema[] = {
     {"optimizer.clip_norm", KEY_REAL, AT(optimizer.clip_norm), 0, "1.0", "[0, inf)", NULL,
      "Gradients are scaled down to this global L2 norm. 0: off."},
 
+    {"optimizer.moments", KEY_CHOICE, AT(optimizer.moments), 0, "fp32", "fp32|bf16|int8", NULL,
+     "How the two running means are kept between updates: 8, 4 or 2.13 bytes a parameter. bf16: rounded at random, so that "
+     "the mean is exact; int8: codes of 8 bits beside the largest of every 64. The random numbers depend on run.seed, the update "
+     "and the element, not on the mesh."},
+    {"optimizer.offload", KEY_BOOL, AT(optimizer.offload), 0, "false", NULL, NULL,
+     "Keep the moments in the host's memory: every update copies them to the GPU, chunk by chunk, and back, which takes "
+     "their bytes twice over its link to the host. The same numbers. Not with device cpu."},
     {"optimizer.shard", KEY_BOOL, AT(optimizer.shard), 0, "true", NULL, NULL,
      "ZeRO-1: every data rank keeps and updates its share of the optimizer state only. The same bits as without."},
 

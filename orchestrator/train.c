@@ -120,7 +120,8 @@ static err *take_step(training *t, step_report *r, progress *line) {
                       .eps = c->optimizer.eps,
                       .weight_decay = c->optimizer.weight_decay,
                       .clip_norm = c->optimizer.clip_norm,
-                      .scale_lr = c->lr_scale.until == 0 || t->state.step < c->lr_scale.until};
+                      .scale_lr = c->lr_scale.until == 0 || t->state.step < c->lr_scale.until,
+                      .seed = (uint64_t)c->run.seed};
     unsigned wanted;
     TRY(wishes_ask(&t->wishes, &wanted));
     if (saver_busy(t->saver)) wanted |= WANT_BUSY;

@@ -131,13 +131,12 @@ static bool has_master(const manifest *m, const weight *w) {
     return manifest_find(m, name, &t) > 0;
 }
 
-static err *fill_state(loader *l, const weight *w, optim_kind k, float *to) {
+static err *fill_state(loader *l, const weight *w, optim_kind k) {
     err *e = NULL;
-    const ops *o = l->p->dev->ops;
-    TRY(read_values(l, w, k, w->own_at, w->own_n, o->host_memory ? to : l->values));
-    if (o->host_memory) return NULL;
-    o->upload(l->p->dev, to, l->values, (size_t)w->own_n * 4);
-    TRY(o->sync(l->p->dev));
+    const part *p = l->p;
+    bool direct = p->shape.moments == MOMENTS_F32 && (p->dev->ops->host_memory || p->shape.offload);
+    TRY(read_values(l, w, k, w->own_at, w->own_n, !direct ? l->values : k == OPTIM_M ? w->m : w->v));
+    if (!direct) TRY(optim_put(l->p, w, k, l->values));
 done:
     return e;
 }
@@ -154,8 +153,8 @@ static err *fill_weight(loader *l, weight *w) {
         TRY(read_values(l, w, best, w->own_at, w->own_n, l->values));
         TRY(weights_put(l->p, w, w->own_at, l->values, w->own_n, &l->halves));
     }
-    TRY(fill_state(l, w, OPTIM_M, w->m));
-    TRY(fill_state(l, w, OPTIM_V, w->v));
+    TRY(fill_state(l, w, OPTIM_M));
+    TRY(fill_state(l, w, OPTIM_V));
 done:
     return e;
 }

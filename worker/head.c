@@ -75,7 +75,7 @@ static void chunk_grad(const run *r, const void *rows, float scale, int64_t at, 
     k->xent_grad(p->dev, dt, w->dlogits, w->logits, p->vocab, w->lse, r->targets + at, scale, count, p->vocab,
                  p->vocab_first);
     k->product(p->dev, &(product){.dt = dt,
-                                  .cdt = DT_F32,
+                                  .cdt = p->shape.grads,
                                   .trans_a = true,
                                   .accumulate = true,
                                   .m = p->vocab,
@@ -112,8 +112,8 @@ err *model_head_grad(const run *r, float scale, void *grad) {
         chunk_grad(r, rows, scale, at, count);
     }
     TRY(rows_sum(r, p->work.dn));
-    p->dev->ops->rmsnorm_grad(p->dev, p->shape.dt, grad, p->fnorm.dw, NULL, p->work.dn, r->s->out, p->fnorm.w,
-                              r->s->rstd, p->work.norm_partial, rows_own(r), h);
+    p->dev->ops->rmsnorm_grad(p->dev, p->shape.dt, p->shape.grads, grad, p->fnorm.dw, NULL, p->work.dn,
+                              r->s->out, p->fnorm.w, r->s->rstd, p->work.norm_partial, rows_own(r), h);
 done:
     return err_wrap(e, "loss");
 }

@@ -37,7 +37,7 @@ static void backward(const run *r, const linear *l, const void *x, const void *d
     int64_t T = rows_all(r);
     device *d = r->p->dev;
     op(r)->product(d, &(product){.dt = dt,
-                                 .cdt = DT_F32,
+                                 .cdt = r->p->shape.grads,
                                  .trans_a = true,
                                  .accumulate = true,
                                  .m = l->out,
@@ -49,7 +49,7 @@ static void backward(const run *r, const linear *l, const void *x, const void *d
                                  .ldb = l->in,
                                  .c = l->dw,
                                  .ldc = l->in});
-    if (l->b) op(r)->bias_grad(d, dt, l->db, dy, l->out, T, l->out);
+    if (l->b) op(r)->bias_grad(d, dt, r->p->shape.grads, l->db, dy, l->out, T, l->out);
     if (!dx) return;
     op(r)->product(d, &(product){.dt = dt,
                                  .cdt = dt,
@@ -199,7 +199,7 @@ static err *row_parallel_grad(const run *r, const linear *l, const void *x, void
     err *e = NULL;
     const part *p = r->p;
     void *all;
-    if (l->b) op(r)->bias_grad(p->dev, p->shape.dt, l->db, dy, l->out, rows_own(r), l->out);
+    if (l->b) op(r)->bias_grad(p->dev, p->shape.dt, p->shape.grads, l->db, dy, l->out, rows_own(r), l->out);
     TRY(rows_gather(r, dy, &all));
     backward(r, &(linear){l->in, l->out, l->w, NULL, l->dw, NULL}, x, all, dx);
 done:
@@ -216,8 +216,8 @@ static err *normed_grad(const run *r, const linear *l, const norm *n, void *norm
     TRY(rows_gather(r, normed, &all));
     backward(r, l, all, dy, rows_share(r, w->dn));
     TRY(rows_sum(r, w->dn));
-    op(r)->rmsnorm_grad(p->dev, p->shape.dt, grad, n->dw, grad, w->dn, x, n->w, rstd, w->norm_partial,
-                        rows_own(r), l->in);
+    op(r)->rmsnorm_grad(p->dev, p->shape.dt, p->shape.grads, grad, n->dw, grad, w->dn, x, n->w, rstd,
+                        w->norm_partial, rows_own(r), l->in);
 done:
     return e;
 }
@@ -293,8 +293,8 @@ err *model_embed_grad(const run *r, void *grad) {
     const part *p = r->p;
     void *all;
     TRY(rows_gather(r, grad, &all));
-    op(r)->embed_grad(p->dev, p->shape.dt, p->d_embed, all, r->inputs, rows_all(r), p->spec->hidden,
-                      p->vocab_first, p->vocab);
+    op(r)->embed_grad(p->dev, p->shape.dt, p->shape.grads, p->d_embed, all, r->inputs, p->work.chain,
+                      rows_all(r), p->spec->hidden, p->vocab_first, p->vocab);
 done:
     return e;
 }

@@ -7,6 +7,7 @@
 
 // About the size of a chunk of logits, and rows at most: statistics of a chunk travel between tensor ranks.
 enum { LOGITS_BYTES = 32 << 20, CHUNK_ROWS = 8192 };
+enum { STREAM_ELEMENTS = 4 << 20 };
 
 // ---- activations and scratch
 
@@ -125,11 +126,31 @@ static void place_head_scratch(part *p) {
     w->loss = work_bytes(p, p->tokens, 4);
 }
 
+size_t part_stream_bytes(const part *p, size_t *largest) {
+    bool blocks = p->shape.moments == MOMENTS_INT8;
+    *largest = blocks ? (size_t)(p->stream_elements / MOMENT_BLOCK + 1) * sizeof(float) : 0;
+    return (size_t)p->stream_elements * moments_size(p->shape.moments);
+}
+
+// Room for the largest weight's moments, but no more than is worth a copy.
+static void place_stream(part *p) {
+    size_t largest, bytes;
+    p->stream_elements = 0;
+    for (int i = 0; i < p->weights; i++)
+        if (p->weight[i].own_n > p->stream_elements) p->stream_elements = p->weight[i].own_n;
+    if (p->stream_elements > STREAM_ELEMENTS) p->stream_elements = STREAM_ELEMENTS;
+    p->stream_elements = (p->stream_elements / MOMENT_BLOCK + 1) * MOMENT_BLOCK;
+    bytes = part_stream_bytes(p, &largest);
+    for (int i = 0; i < 2; i++) p->work.stream[i] = work_bytes(p, 2, (int64_t)(bytes + largest));
+}
+
 static void place_scratch(part *p) {
     int64_t steps = p->tokens * p->shape.micro;
     p->work.delta = work_rows(p);
     if (p->shape.use == PART_TRAIN) place_backward(p);
     if (p->last) place_head_scratch(p);
+    if (p->shape.offload) place_stream(p);
+    if (p->first && p->shape.use == PART_TRAIN) p->work.chain = work_bytes(p, p->tokens, 4);
     p->work.sums = work_bytes(p, p->weights + p->shape.micro + 1, sizeof(double));
     p->cos = work_bytes(p, p->shape.rows * p->spec->head_dim / 2, 4);
     p->sin = work_bytes(p, p->shape.rows * p->spec->head_dim / 2, 4);
@@ -257,6 +278,11 @@ err *part_make(const model_spec *spec, const depth_plan *plan, const layout *sta
     p->sharded = shape->shard && m->dp > 1;
     p->first = m->p == 0;
     p->last = m->p == m->pp - 1;
+    if (shape->offload && dev && dev->ops->host_memory && !dev->ops->imaginary)
+        FAIL(ERR_CONFIG,
+             "optimizer.offload: device %s computes in the host's memory, there is nothing to move there: "
+             "leave it out",
+             dev->ops->name);
     TRY(table_check_tp(spec, m->tp));
     local_sizes(p);
     TRY(list_vstages(p));

@@ -22,8 +22,12 @@ typedef struct part_shape {
     part_use use;
     int64_t batch, rows; // most sequences of a micro-batch, most tokens of a sequence
     bool sequence; // sequence parallel: between the products every tensor rank has its share of the rows
-    dtype reduce;  // in which gradients travel between data ranks; summed in fp32 either way
-    bool shard;    // every data rank keeps its share of the optimizer state only (ZeRO-1)
+    dtype grads;   // in which gradients are kept: DT_F32, or dt. Each micro-batch is summed in fp32
+    dtype
+        reduce; // in which gradients travel between data ranks, at most what they are kept in; summed in fp32
+    moments_form moments;     // how the optimizer keeps them
+    bool offload;             // in the host's memory; the device must not compute there
+    bool shard;               // every data rank keeps its share of the optimizer state only (ZeRO-1)
     recompute_kind recompute; // of the layers whose index is a multiple of recompute_every
     int recompute_every;      // 0 is as 1
     int micro;                // micro-batches of a step; 1 unless TRAIN
@@ -38,24 +42,29 @@ typedef struct weight {
     bool tied;     // the last stage's copy of a tied embedding
     void *w;       // [n] dt
     int16_t *rest; // [own_n] what bf16 weights lack of fp32 (float_split); NULL when dt is F32
-    float *grad;   // [n]
+    void *grad;    // [n] shape.grads
     int64_t flat;  // place in the order of all weights of the part, in elements
     // The optimizer state of elements own_at .. own_at+own_n-1 of the slice is this data rank's: m, v and
     // rest hold these alone. All of the slice where the optimizer is not sharded over data ranks.
     int64_t own_at, own_n;
-    float *m, *v;   // [own_n]
+    // Moments, [own_n] in the form shape.moments. Of MOMENTS_INT8 in blocks, the first of `lead` elements:
+    // blocks begin at multiples of MOMENT_BLOCK of the flat order, so that the end of no data rank's share
+    // cuts one.
+    void *m, *v;
+    float *m_largest, *v_largest; // of every block
+    int64_t lead;
     float lr_scale; // multiplies the learning rate; 0: frozen. 1 when made
 } weight;
 
 typedef struct linear { // y[T,out] = x[T,in] w^T + b; w [out,in]
     int64_t in, out;
     void *w, *b; // b NULL: no bias
-    float *dw, *db;
+    void *dw, *db;
 } linear;
 
 typedef struct norm {
     void *w; // [hidden]
-    float *dw;
+    void *dw;
 } norm;
 
 typedef struct layer {
@@ -123,6 +132,8 @@ typedef struct scratch {
     float *stats;        // [chunk,3]
     float *all_stats;    // [tp,chunk,3]
     float *lse, *loss;   // [chunk], [T]
+    int32_t *chain;      // [T] first stage: for the embedding's gradient
+    char *stream[2];     // offloaded moments on their way through the device: room for stream_elements
     double *sums;        // [weights + micro + 1] results of reductions on the device
 } scratch;
 
@@ -143,16 +154,17 @@ typedef struct part {
     bool first, last;             // holds the embedding; holds the final norm and the head
     int weights, layers, vstages, buckets;
     weight *weight;
-    bool sharded;     // data ranks own different parts of the optimizer's state (weight.own_at, own_n)
-    layer *layer;     // [layers] of all virtual stages
-    vstage *vstage;   // [vstages]
-    bucket *bucket;   // [buckets] in the order in which they become complete
-    int64_t flat;     // elements of all weights, each padded to a multiple of FLAT_UNIT
-    action *schedule; // [2*micro*vstages]; TRAIN
+    bool sharded;            // data ranks own different parts of the optimizer's state (weight.own_at, own_n)
+    layer *layer;            // [layers] of all virtual stages
+    vstage *vstage;          // [vstages]
+    bucket *bucket;          // [buckets] in the order in which they become complete
+    int64_t flat;            // elements of all weights, each padded to a multiple of FLAT_UNIT
+    int64_t stream_elements; // of moments that are on their way at a time; a multiple of MOMENT_BLOCK
+    action *schedule;        // [2*micro*vstages]; TRAIN
     // Of a copy of weights and optimizer state (snapshot.h): what it waits for; what an update waits for.
     event *unsaved, *saved;
     void *embed; // [vocab,hidden], first stage
-    float *d_embed;
+    void *d_embed;
     norm fnorm;      // last stage
     linear head;     // last stage; the embedding itself when tied and there is one stage
     layer_acts redo; // what recomputed layers do not keep
@@ -164,7 +176,10 @@ typedef struct part {
     int32_t *doc_positions;    // the row's position in it; NULL unless documents are masked
 } part;
 
-// Counts (dev NULL) or builds. Not collective. The counted part has arena sizes and no memory: free it too.
+// Bytes from one moment to the other in scratch.stream, and from the largest of one's blocks to the other's.
+size_t part_stream_bytes(const part *p, size_t *largest);
+// Counts (dev NULL) or builds. Not collective. ERR_CONFIG: moments are to be offloaded from the host's
+// memory. The counted part has arena sizes and no memory: free it too.
 err *part_make(const model_spec *spec, const depth_plan *plan, const layout *stages, const table *t,
                const mesh *m, const part_shape *shape, device *dev, part **out);
 void part_free(part *p);
@@ -178,6 +193,7 @@ void part_take_rows(part *p, const token_rows *rows, int64_t n, int32_t *staged)
 int64_t bucket_cut(const bucket *b, int dp, int d);
 // The elements of a weight within the range lo..hi-1 of the flat order, from *at on; 0 when there are none.
 int64_t weight_within(const weight *w, int64_t lo, int64_t hi, int64_t *at);
+void *weight_gradient(const part *p, const weight *w, int64_t at); // of its elements from `at` on
 // Elements of a weight, from *at on, whose gradient this data rank sums over all and counts; maybe none.
 // Equal to own_at and own_n when the optimizer is sharded.
 int64_t weight_share(const part *p, const weight *w, int64_t *at);

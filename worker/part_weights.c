@@ -48,8 +48,7 @@ static void *offset(void *base, int64_t n, size_t size) {
 }
 
 typedef struct block { // consecutive tensors of one linear layer, one matrix in memory
-    void *w;
-    float *grad;
+    void *w, *grad;
     int64_t n;
 } block;
 
@@ -64,13 +63,13 @@ static block place(part *p, const role *roles, int n_roles, int layer) {
     for (int i = 0; i < n_roles; i++)
         if ((w[i] = find(p, roles[i], layer))) n += w[i]->n;
     if (!n) return (block){0};
-    size_t size = dtype_size(p->shape.dt);
+    size_t size = dtype_size(p->shape.dt), grad_size = dtype_size(p->shape.grads);
     void *data = arena_take(&p->mem, MEM_PARAM, (size_t)padded(n) * size);
-    float *grad = train ? arena_take(&p->mem, MEM_GRAD, (size_t)padded(n) * 4) : NULL;
+    void *grad = train ? arena_take(&p->mem, MEM_GRAD, (size_t)padded(n) * grad_size) : NULL;
     for (int i = 0; i < n_roles; i++) {
         if (!w[i]) continue;
         w[i]->w = offset(data, at, size);
-        w[i]->grad = offset(grad, at, 4);
+        w[i]->grad = offset(grad, at, grad_size);
         w[i]->flat = p->flat + at;
         at += w[i]->n;
     }
@@ -157,6 +156,10 @@ int64_t weight_within(const weight *w, int64_t lo, int64_t hi, int64_t *at) {
     return end > first ? end - first : 0;
 }
 
+void *weight_gradient(const part *p, const weight *w, int64_t at) {
+    return (char *)w->grad + (size_t)at * dtype_size(p->shape.grads);
+}
+
 int64_t weight_share(const part *p, const weight *w, int64_t *at) {
     const bucket *b = p->bucket;
     while (w->flat < b->lo || w->flat >= b->hi) b++; // every weight is in one
@@ -165,22 +168,43 @@ int64_t weight_share(const part *p, const weight *w, int64_t *at) {
 
 // ---- optimizer state: of the whole bucket, or of this data rank's share
 
-static void place_optimizer(part *p, const bucket *b) {
-    int64_t lo = p->sharded ? bucket_cut(b, p->m.dp, p->m.d) : b->lo;
-    int64_t hi = p->sharded ? bucket_cut(b, p->m.dp, p->m.d + 1) : b->hi;
-    size_t bytes = (size_t)(hi - lo) * 4;
-    float *m = arena_take(&p->mem, MEM_OPTIM, bytes);
-    float *v = arena_take(&p->mem, MEM_OPTIM, bytes);
-    int16_t *rest = p->shape.dt == DT_F32 ? NULL : arena_take(&p->mem, MEM_OPTIM, bytes / 2);
+_Static_assert(FLAT_UNIT % MOMENT_BLOCK == 0, "blocks of moments lie within a data rank's share");
+
+// Which elements of the bucket's weights are this rank's: those within lo..hi-1 of the flat order. Returns
+// the blocks of moments that they make.
+static int64_t cut_optimizer(part *p, const bucket *b, int64_t lo, int64_t hi) {
+    int64_t blocks = 0;
     for (int i = 0; i < p->weights; i++) {
         weight *w = &p->weight[i];
         if (w->flat < b->lo || w->flat >= b->hi) continue;
         w->own_n = weight_within(w, lo, hi, &w->own_at);
         if (!w->own_n) w->own_at = 0;
+        w->lead = MOMENT_BLOCK - (w->flat + w->own_at) % MOMENT_BLOCK;
+        if (p->shape.moments == MOMENTS_INT8) blocks += moments_blocks(w->own_n, w->lead);
+    }
+    return blocks;
+}
+
+static void place_optimizer(part *p, const bucket *b) {
+    int64_t lo = p->sharded ? bucket_cut(b, p->m.dp, p->m.d) : b->lo;
+    int64_t hi = p->sharded ? bucket_cut(b, p->m.dp, p->m.d + 1) : b->hi;
+    size_t n = (size_t)(hi - lo), size = moments_size(p->shape.moments);
+    int64_t blocks = cut_optimizer(p, b, lo, hi), block = 0;
+    mem_class where = p->shape.offload ? MEM_HOST : MEM_OPTIM;
+    void *m = arena_take(&p->mem, where, n * size);
+    void *v = arena_take(&p->mem, where, n * size);
+    float *largest = blocks ? arena_take(&p->mem, where, (size_t)blocks * 2 * sizeof *largest) : NULL;
+    int16_t *rest = p->shape.dt == DT_F32 ? NULL : arena_take(&p->mem, MEM_OPTIM, n * sizeof *rest);
+    for (int i = 0; i < p->weights; i++) {
+        weight *w = &p->weight[i];
+        if (w->flat < b->lo || w->flat >= b->hi) continue;
         int64_t at = w->own_n ? w->flat + w->own_at - lo : 0;
-        w->m = offset(m, at, 4);
-        w->v = offset(v, at, 4);
-        w->rest = offset(rest, at, 2);
+        w->m = offset(m, at, size);
+        w->v = offset(v, at, size);
+        w->rest = offset(rest, at, sizeof *rest);
+        w->m_largest = offset(largest, block, sizeof *largest);
+        w->v_largest = offset(largest, blocks + block, sizeof *largest);
+        if (blocks) block += moments_blocks(w->own_n, w->lead);
     }
 }
 

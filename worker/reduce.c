@@ -93,12 +93,18 @@ static void let_go(reducer *r, void *p) {
     free(p);
 }
 
+// What is kept in bf16 loses nothing by travelling so.
+static dtype smaller_type(const part *p) {
+    return p->shape.grads == DT_BF16 || p->shape.reduce == DT_BF16 ? DT_BF16 : DT_F32;
+}
+
 err *reduce_open(part *p, comm *c, reducer **out) {
     err *e = NULL;
     reducer *r = calloc(1, sizeof *r);
     *out = NULL;
     if (!r) return err_new(ERR_SYSTEM, "out of memory for the reduction of gradients");
-    *r = (reducer){.p = p, .c = c, .kept = DT_F32, .dt = p->shape.reduce, .step = step_of(&p->m, c->linked)};
+    *r = (reducer){
+        .p = p, .c = c, .kept = p->shape.grads, .dt = smaller_type(p), .step = step_of(&p->m, c->linked)};
     if (p->m.dp > 1) {
         TRY(take_memory(r));
         r->request = malloc(2 * (size_t)p->m.dp * sizeof *r->request);
@@ -204,8 +210,10 @@ static err *begin_slice(reducer *r) {
 
 static void store_slice(reducer *r, int64_t first, int64_t n) {
     device *d = r->p->dev;
+    char *from = (char *)r->sum;
+    if (r->kept == DT_BF16) comm_store_row(from = r->in, r->kept, r->sum, n); // all in there has been added
     d->ops->use(d, QUEUE_STORE);
-    d->ops->store(d, gradient(r, first), r->sum, (size_t)n * 4);
+    d->ops->store(d, gradient(r, first), from, (size_t)n * dtype_size(r->kept));
     d->ops->mark(d, r->moved);
     d->ops->use(d, QUEUE_COMPUTE);
     r->state = SLICE_STORING;
@@ -236,7 +244,7 @@ static void end_slice(reducer *r) {
             for (int d = 0; d < dp; d++)
                 comm_add_row(r->sum, d == me ? own : part_of(r, r->in, d), r->dt, n, d == 0);
             if (comm_direct(r->c))
-                memcpy(gradient(r, first), r->sum, (size_t)n * 4);
+                comm_store_row(gradient(r, first), r->kept, r->sum, n);
             else
                 store_slice(r, first, n);
         }
@@ -334,12 +342,13 @@ static err *sum_copies(reducer *r, const bucket *b) {
     err *e = NULL;
     part *p = r->p;
     comm *c = r->c;
+    dtype dt = p->shape.grads;
     for (int i = 0; i < p->weights; i++) {
         weight *w = &p->weight[i];
         if (w->flat < b->lo || w->flat >= b->hi) continue;
-        if (is_kv(w->row->role)) TRY(comm_sum(c, &c->kv, DT_F32, w->grad, w->n));
-        if (p->shape.sequence && w->row->axis < 0) TRY(comm_sum(c, &c->tp, DT_F32, w->grad, w->n));
-        if (w->row->role == R_EMBED && c->tied.size) TRY(comm_sum(c, &c->tied, DT_F32, w->grad, w->n));
+        if (is_kv(w->row->role)) TRY(comm_sum(c, &c->kv, dt, w->grad, w->n));
+        if (p->shape.sequence && w->row->axis < 0) TRY(comm_sum(c, &c->tp, dt, w->grad, w->n));
+        if (w->row->role == R_EMBED && c->tied.size) TRY(comm_sum(c, &c->tied, dt, w->grad, w->n));
     }
 done:
     return e;

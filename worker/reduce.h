@@ -2,7 +2,7 @@
 // reduce-scatter, Rajbhandari et al. 2020): every data rank gets the sums of its share of a bucket. Elements
 // are added in rank order, so how the gradients are cut, and when which bucket travels, changes no bit.
 // part.shape.reduce is how they travel: as bf16, every rank's gradient (the owner's too) is rounded before it
-// is added in fp32.
+// is added in fp32. Gradients that are kept in bf16 travel so, and their sum is rounded to it once more.
 #ifndef SOLAR_REDUCE_H
 #define SOLAR_REDUCE_H
 

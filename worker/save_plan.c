@@ -36,8 +36,10 @@ static err *list_items(const part *p, int stage, items *out) {
         out->at[out->count++] = (item){i, KIND_MODEL, -1, n * (int64_t)dtype_size(p->shape.dt), 0};
         for (int r = 0; r < tp && !p->sharded; r++) {
             slice s = tensor_slice(&t->row[i], tp, r);
-            for (int k = 0; k < kinds && s.copy == 0 && s.rows * s.cols > 0; k++)
-                out->at[out->count++] = (item){i, k, r, s.rows * s.cols * 4, 0};
+            for (int k = 0; k < kinds && s.copy == 0 && s.rows * s.cols > 0; k++) {
+                int64_t element = (int64_t)dtype_size(optim_dtype(&p->shape, (optim_kind)k));
+                out->at[out->count++] = (item){i, k, r, s.rows * s.cols * element, 0};
+            }
         }
     }
     qsort(out->at, (size_t)out->count, sizeof *out->at, largest_first);
@@ -152,6 +154,7 @@ static void add_models(const part *p, const items *list, int64_t limit, save_pla
         size_t element = dtype_size(p->shape.dt);
         add(s,
             (save_piece){.row = r,
+                         .dt = p->shape.dt,
                          .kind = KIND_MODEL,
                          .s = whole,
                          .n = tensor_elements(r),
@@ -174,9 +177,10 @@ static void add_states(const part *p, const items *list, int64_t limit, save_pla
         for (int k = 0; k < optim_kinds(p->shape.dt); k++) {
             if (!writes_state(p, list, w, (int)(w->row - p->table->row), k)) continue;
             optim_copy copy = optim_copy_of(p, w, (optim_kind)k);
-            int64_t element = (int64_t)dtype_size(copy.dt);
             save_piece x = {
                 .row = w->row, .kind = k, .s = w->s, .at = w->own_at, .n = w->own_n, .copy = copy};
+            x.dt = optim_dtype(&p->shape, (optim_kind)k);
+            int64_t element = (int64_t)dtype_size(x.dt);
             x.file = s->model_files + next_file(&cut, w->own_n * element);
             add(s, x, (size_t)element, copy.bytes);
         }

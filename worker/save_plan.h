@@ -18,6 +18,7 @@ typedef struct save_piece { // consecutive bytes of one file, written by this ra
     // piece of the optimizer as it lay on the device.
     size_t offset;
     optim_copy copy; // how
+    dtype dt;        // in the file
     size_t bytes;    // in the file
     int file;        // of this rank, 0..; a file holds either model tensors or optimizer pieces
 } save_piece;

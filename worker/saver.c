@@ -81,7 +81,6 @@ static err *write_file(saver *s, int file) {
                      .piece = s->plan.piece + first,
                      .pieces = count,
                      .tp = s->p->m.tp,
-                     .dt = s->p->shape.dt,
                      .memory = s->memory,
                      .written = &s->written};
     err *e = tensor_file_write(&f, &entry);

@@ -68,6 +68,7 @@ err *trainer_open(part *p, comm *c, int64_t global_batch, trainer **out) {
     TRY(reserve_messages(t));
     TRY(open_tokens(t));
     TRY(reduce_open(p, c, &t->reduce));
+    TRY(updater_open(p, &t->update));
     *out = t;
     return NULL;
 done:
@@ -78,6 +79,7 @@ done:
 void trainer_close(trainer *t) {
     if (!t) return;
     reduce_close(t->reduce);
+    updater_close(&t->update);
     for (int v = 0; t->sent && v < t->p->vstages; v++) free(t->sent[v]);
     free(t->sent);
     token_rows_free(&t->rows);
@@ -270,7 +272,8 @@ static void square_shares(trainer *t) {
     part *p = t->p;
     for (int i = 0; i < p->weights; i++) {
         int64_t at, n = weight_share(p, &p->weight[i], &at);
-        p->dev->ops->sumsq(p->dev, p->work.sums + i, n ? p->weight[i].grad + at : p->weight[i].grad, n);
+        p->dev->ops->sumsq(p->dev, p->work.sums + i, p->shape.grads,
+                           weight_gradient(p, &p->weight[i], n ? at : 0), n);
     }
 }
 
@@ -369,32 +372,14 @@ done:
     return err_wrap(e, "agreeing on the step");
 }
 
+// Clip and AdamW, of what is this rank's; then the weights to all data ranks.
 static err *update_weights(trainer *t, int64_t update, const step_options *o, double norm) {
     part *p = t->p;
     double began = work_clock(t);
     p->dev->ops->range_begin(p->dev, phase_name(PHASE_UPDATE));
     p->dev->ops->follow(p->dev, p->saved); // of a snapshot that may be under way
     double scale = t->grad_scale * (o->clip_norm > 0 && norm > o->clip_norm ? o->clip_norm / norm : 1);
-    for (int i = 0; i < p->weights; i++) {
-        const weight *w = &p->weight[i];
-        if (lr_scale(t, w) == 0 || !w->own_n) continue; // frozen, or of other data ranks
-        adamw a = {.dt = p->shape.dt,
-                   .n = w->own_n,
-                   .weight = (char *)w->w + (size_t)w->own_at * dtype_size(p->shape.dt),
-                   .rest = w->rest,
-                   .m = w->m,
-                   .v = w->v,
-                   .grad = w->grad + w->own_at,
-                   .grad_scale = (float)scale,
-                   .lr = (float)(o->lr * lr_scale(t, w)),
-                   .beta1 = (float)o->beta1,
-                   .beta2 = (float)o->beta2,
-                   .eps = (float)o->eps,
-                   .decay = w->row->decay ? (float)o->weight_decay : 0,
-                   .step = update};
-        p->dev->ops->adamw(p->dev, &a);
-    }
-    err *e = p->dev->ops->failure(p->dev);
+    err *e = updater_run(&t->update, update, o, scale);
     spent(t, PHASE_UPDATE, began);
     if (!e) e = reduce_gather_weights(t->reduce);
     p->dev->ops->range_end(p->dev);

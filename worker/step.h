@@ -6,11 +6,7 @@
 #include "guard.h"
 #include "part.h"
 #include "reduce.h"
-
-typedef struct step_options {
-    double lr, beta1, beta2, eps, weight_decay, clip_norm; // clip_norm 0: off
-    bool scale_lr;                                         // by every weight's lr_scale
-} step_options;
+#include "update.h"
 
 // What a rank asks of all at the next step boundary; bits, so that several can be asked for at once.
 // BUSY asks for nothing: this rank is still writing a checkpoint.
@@ -57,6 +53,7 @@ typedef struct trainer {
     part *p;
     comm *c;
     reducer *reduce;
+    updater update;
     int64_t seq_len, global_batch;
     int micro, actions; // micro-batches of a step on this rank; actions of part.schedule
     token_rows rows;    // [micro*T]

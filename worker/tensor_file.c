@@ -13,10 +13,6 @@
 
 enum { NAME_BYTES = 256, ADVANCE = 32 << 20 }; // bytes after which the disk is told to begin
 
-static dtype piece_dtype(const tensor_file *f, const save_piece *x) {
-    return x->kind == KIND_MODEL ? f->dt : x->copy.dt;
-}
-
 static bool is_whole(const save_piece *x) { return x->n == tensor_elements(x->row); }
 
 // NAME.exp_avg, and where it is a piece also which one.
@@ -82,7 +78,7 @@ static err *put(open_file *o, const char *data, size_t bytes) {
 
 static err *write_piece(open_file *o, const save_piece *x, char *sums) {
     const tensor_file *f = o->f;
-    dtype dt = piece_dtype(f, x);
+    dtype dt = x->dt;
     err *e = NULL;
     for (size_t at = 0; !e && at < x->bytes; at += RANGE) {
         size_t n = x->bytes - at < RANGE ? x->bytes - at : RANGE;
@@ -123,7 +119,7 @@ static err *write_pieces(open_file *o, json_t *list) {
         char *sums = calloc(x->bytes / RANGE + 2, 32);
         if (!sums) return err_new(ERR_SYSTEM, "out of memory for the sums of %s", x->row->name);
         e = write_piece(o, x, sums);
-        if (!e && json_array_append_new(list, describe(x, piece_dtype(o->f, x), offset, sums)) != 0)
+        if (!e && json_array_append_new(list, describe(x, x->dt, offset, sums)) != 0)
             e = err_new(ERR_SYSTEM, "out of memory for the manifest");
         free(sums);
     }
@@ -138,7 +134,7 @@ static err *make_header(const tensor_file *f, char **header, size_t *bytes) {
     for (int i = 0; i < f->pieces; i++) {
         const save_piece *x = &f->piece[i];
         piece_name(x, of, name[i]);
-        decl[i] = (st_decl){.name = name[i], .dt = piece_dtype(f, x), .ndim = 1, .shape = {x->n}};
+        decl[i] = (st_decl){.name = name[i], .dt = x->dt, .ndim = 1, .shape = {x->n}};
         if (!is_whole(x)) continue;
         decl[i].ndim = x->row->ndim;
         decl[i].shape[0] = x->row->shape[0];

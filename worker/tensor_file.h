@@ -13,7 +13,6 @@ typedef struct tensor_file {
     const save_piece *piece;
     int pieces; // that go into this file, in this order
     int tp;
-    dtype dt; // of model tensors
     const char *memory;
     atomic_ullong *written; // bytes, for whoever watches
 } tensor_file;

@@ -82,17 +82,19 @@ void row_write(const lanes *l, dtype dt, void *base, int64_t i, const float *fro
 void cpu_product(device *d, const product *p); // product.c
 
 void cpu_bias(device *d, dtype dt, void *y, int64_t ld, const void *b, int64_t T, int64_t n); // linear.c
-void cpu_bias_grad(device *d, dtype dt, float *db, const void *dy, int64_t ld, int64_t T, int64_t n);
+void cpu_bias_grad(device *d, dtype dt, dtype gdt, void *db, const void *dy, int64_t ld, int64_t T,
+                   int64_t n);
 
 void cpu_embed(device *d, dtype dt, void *y, const void *table, const int32_t *tokens, int64_t T, int64_t h,
                int64_t first, int64_t rows); // embed.c
-void cpu_embed_grad(device *d, dtype dt, float *dtable, const void *dy, const int32_t *tokens, int64_t T,
-                    int64_t h, int64_t first, int64_t rows);
+void cpu_embed_grad(device *d, dtype dt, dtype gdt, void *dtable, const void *dy, const int32_t *tokens,
+                    int32_t *chain, int64_t T, int64_t h, int64_t first, int64_t rows);
 
 void cpu_rmsnorm(device *d, dtype dt, void *y, float *rstd, void *sum, const void *x, const void *delta,
                  const void *w, int64_t T, int64_t h, float eps); // norm.c
-void cpu_rmsnorm_grad(device *d, dtype dt, void *dx, float *dw, const void *residual, const void *dy,
-                      const void *x, const void *w, const float *rstd, float *partial, int64_t T, int64_t h);
+void cpu_rmsnorm_grad(device *d, dtype dt, dtype gdt, void *dx, void *dw, const void *residual,
+                      const void *dy, const void *x, const void *w, const float *rstd, float *partial,
+                      int64_t T, int64_t h);
 
 void cpu_rope(device *d, dtype dt, void *x, int64_t ld, const int32_t *pos, const float *cos,
               const float *sin, int64_t T, int64_t heads, int64_t head_dim, bool inverse); // elementwise.c
@@ -113,7 +115,7 @@ void cpu_xent_grad(device *d, dtype dt, void *grad, const float *logits, int64_t
                    const int32_t *targets, float scale, int64_t T, int64_t v, int64_t first);
 
 void cpu_sum(device *d, double *out, const float *x, int64_t n); // optimizer.c
-void cpu_sumsq(device *d, double *out, const float *x, int64_t n);
+void cpu_sumsq(device *d, double *out, dtype dt, const void *x, int64_t n);
 void cpu_adamw(device *d, const adamw *a);
 
 #endif

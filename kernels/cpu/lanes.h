@@ -94,6 +94,13 @@ typedef struct lanes {
                         int64_t n);
     double (*sum)(const float *x, int64_t n);
     double (*sumsq)(const float *x, int64_t n);
+    // ---- moments (moments.h). bits: a number of moment_random for every element
+    void (*random)(uint32_t *bits, moment_dice d, uint32_t place, int64_t n); // places follow each other
+    void (*round)(bf16 *y, const float *x, const uint32_t *bits, bool second, int64_t n);
+    float (*largest)(const float *x, int64_t n); // magnitude
+    void (*decode)(float *y, const uint8_t *code, float largest, bool second, int64_t n);
+    void (*encode)(uint8_t *code, const float *x, float largest, bool second, const uint32_t *bits,
+                   int64_t n); // largest > 0
     void (*adamw)(float *w, float *m, float *v, const float *grad, const adamw_step *s, int64_t n);
 } lanes;
 

@@ -33,10 +33,16 @@ static void column_sums(const lanes *l, dtype dt, float *db, const void *dy, int
     }
 }
 
-void cpu_bias_grad(device *d, dtype dt, float *db, const void *dy, int64_t ld, int64_t T, int64_t n) {
+void cpu_bias_grad(device *d, dtype dt, dtype gdt, void *db, const void *dy, int64_t ld, int64_t T,
+                   int64_t n) {
     enum { COLUMNS = 64 };
     cpu_device *c = cpu_of(d);
     PARALLEL(c, T * n)
-    for (int64_t j = 0; j < n; j += COLUMNS)
-        column_sums(c->lanes, dt, db + j, element(dt, dy, j), ld, T, smaller(n - j, COLUMNS));
+    for (int64_t j = 0; j < n; j += COLUMNS) {
+        float sum[COLUMNS], *to = row_place(gdt, db, j, sum);
+        int64_t count = smaller(n - j, COLUMNS);
+        row_get(c->lanes, gdt, db, j, sum, count);
+        column_sums(c->lanes, dt, to, element(dt, dy, j), ld, T, count);
+        row_put(c->lanes, gdt, db, j, to, count);
+    }
 }

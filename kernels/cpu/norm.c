@@ -73,8 +73,20 @@ static void norm_grad_row(const lanes *l, const norm_grad *g, float *dw, int64_t
     }
 }
 
-void cpu_rmsnorm_grad(device *d, dtype dt, void *dx, float *dw, const void *residual, const void *dy,
-                      const void *x, const void *w, const float *rstd, float *partial, int64_t T, int64_t h) {
+// dw += the sums of the chunks, in order
+static void add_chunks(const lanes *l, dtype gdt, void *dw, const float *partial, int64_t chunks, int64_t h) {
+    for (int64_t j = 0; j < h; j += TILE) {
+        float tile[TILE], *to = row_place(gdt, dw, j, tile);
+        int64_t n = smaller(h - j, TILE);
+        row_get(l, gdt, dw, j, tile, n);
+        for (int64_t k = 0; k < chunks; k++) l->add(to, to, partial + k * h + j, n);
+        row_put(l, gdt, dw, j, to, n);
+    }
+}
+
+void cpu_rmsnorm_grad(device *d, dtype dt, dtype gdt, void *dx, void *dw, const void *residual,
+                      const void *dy, const void *x, const void *w, const float *rstd, float *partial,
+                      int64_t T, int64_t h) {
     cpu_device *c = cpu_of(d);
     norm_grad g = {dt, dx, residual, dy, x, w};
     int64_t chunks = norm_chunks(T);
@@ -85,5 +97,5 @@ void cpu_rmsnorm_grad(device *d, dtype dt, void *dx, float *dw, const void *resi
         for (int64_t t = T * k / chunks; t < T * (k + 1) / chunks; t++)
             norm_grad_row(c->lanes, &g, sum, t * h, h, rstd[t]);
     }
-    for (int64_t k = 0; k < chunks; k++) c->lanes->add(dw, dw, partial + k * h, h);
+    add_chunks(c->lanes, gdt, dw, partial, chunks, h);
 }

@@ -188,6 +188,11 @@ template <typename F> void with_type(dtype dt, F f) {
         f(bf16());
 }
 
+// f(E(), G()) with the types that dt and gdt, of gradients, name.
+template <typename F> void with_types(dtype dt, dtype gdt, F f) {
+    with_type(dt, [&](auto element) { with_type(gdt, [&](auto gradient) { f(element, gradient); }); });
+}
+
 template <int N> using width = std::integral_constant<int, N>;
 
 // f(width<N>()) with N elements in 16 bytes if `wide`, else with 1.

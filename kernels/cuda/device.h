@@ -65,17 +65,19 @@ void cuda_memory(device *d, size_t *used, size_t *total);
 void cuda_product(device *d, const product *p); // product.cu
 
 void cuda_bias(device *d, dtype dt, void *y, int64_t ld, const void *b, int64_t T, int64_t n); // linear.cu
-void cuda_bias_grad(device *d, dtype dt, float *db, const void *dy, int64_t ld, int64_t T, int64_t n);
+void cuda_bias_grad(device *d, dtype dt, dtype gdt, void *db, const void *dy, int64_t ld, int64_t T,
+                    int64_t n);
 
 void cuda_embed(device *d, dtype dt, void *y, const void *table, const int32_t *tokens, int64_t T, int64_t h,
                 int64_t first, int64_t rows); // embed.cu
-void cuda_embed_grad(device *d, dtype dt, float *dtable, const void *dy, const int32_t *tokens, int64_t T,
-                     int64_t h, int64_t first, int64_t rows);
+void cuda_embed_grad(device *d, dtype dt, dtype gdt, void *dtable, const void *dy, const int32_t *tokens,
+                     int32_t *chain, int64_t T, int64_t h, int64_t first, int64_t rows);
 
 void cuda_rmsnorm(device *d, dtype dt, void *y, float *rstd, void *sum, const void *x, const void *delta,
                   const void *w, int64_t T, int64_t h, float eps); // norm.cu
-void cuda_rmsnorm_grad(device *d, dtype dt, void *dx, float *dw, const void *residual, const void *dy,
-                       const void *x, const void *w, const float *rstd, float *partial, int64_t T, int64_t h);
+void cuda_rmsnorm_grad(device *d, dtype dt, dtype gdt, void *dx, void *dw, const void *residual,
+                       const void *dy, const void *x, const void *w, const float *rstd, float *partial,
+                       int64_t T, int64_t h);
 
 void cuda_rope(device *d, dtype dt, void *x, int64_t ld, const int32_t *pos, const float *cos,
                const float *sin, int64_t T, int64_t heads, int64_t head_dim, bool inverse); // elementwise.cu
@@ -96,7 +98,7 @@ void cuda_xent_grad(device *d, dtype dt, void *grad, const float *logits, int64_
                     const int32_t *targets, float scale, int64_t T, int64_t v, int64_t first);
 
 void cuda_sum(device *d, double *out, const float *x, int64_t n); // optimizer.cu
-void cuda_sumsq(device *d, double *out, const float *x, int64_t n);
+void cuda_sumsq(device *d, double *out, dtype dt, const void *x, int64_t n);
 void cuda_adamw(device *d, const adamw *a);
 
 #ifdef __cplusplus

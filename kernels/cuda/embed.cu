@@ -30,63 +30,63 @@ void cuda_embed(device *d, dtype dt, void *y, const void *table, const int32_t *
     });
 }
 
-// A block owns a strip of columns of every GROUPS-th row of the table. It meets the tokens in order, as many
-// at once as it has threads, of which it lists its own; a thread adds its columns of each. No two threads add
-// to one element, and its sum has the order of the tokens.
-constexpr int GROUPS = 128;
+// ---- backward: the rows of a token are added by one thread for every pack of columns, in order
 
-struct listed {
-    int row, token;
+struct smaller {
+    __device__ int32_t operator()(int32_t a, int32_t b) const { return a < b ? a : b; }
 };
 
-// Lists in order the `own` ones; returns how many. All threads must call.
-__device__ static int list_own(listed *list, bool own, listed mine) {
-    __shared__ int counts[BLOCK / WARP];
-    const int lane = static_cast<int>(threadIdx.x) % WARP, warp = static_cast<int>(threadIdx.x) / WARP;
-    const unsigned votes = __ballot_sync(ALL_LANES, own);
-    if (lane == 0) counts[warp] = __popc(votes);
-    __syncthreads();
-    int place = __popc(votes & ((1u << lane) - 1)), total = 0;
-    for (int w = 0; w < static_cast<int>(blockDim.x) / WARP; w++) {
-        if (w < warp) place += counts[w];
-        total += counts[w];
+// chain[t] is the next row of the same token, or T; its complement where t is not the token's first row. A
+// block looks for one row's neighbours.
+static __global__ void chain_kernel(int32_t *chain, const int32_t *tokens, int32_t T) {
+    for (int32_t t = static_cast<int32_t>(blockIdx.x); t < T; t += static_cast<int32_t>(gridDim.x)) {
+        int32_t next = T, first = t, mine = tokens[t];
+        for (int32_t i = static_cast<int32_t>(threadIdx.x); i < T; i += static_cast<int32_t>(blockDim.x)) {
+            if (tokens[i] != mine) continue;
+            if (i < first) first = i;
+            if (i > t && i < next) next = i;
+        }
+        next = block_reduce(next, smaller());
+        first = block_reduce(first, smaller());
+        if (threadIdx.x == 0) chain[t] = first == t ? next : ~next;
     }
-    if (own) list[place] = mine;
-    __syncthreads();
-    return total;
 }
 
-template <typename E, int N>
-static __global__ void embed_grad_kernel(float *dtable, const E *dy, const int32_t *tokens, int64_t T,
-                                         int64_t packs, int64_t first, int64_t rows) {
-    __shared__ listed list[BLOCK];
-    const int64_t p = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-    for (int64_t base = 0; base < T; base += blockDim.x) {
-        int64_t t = base + threadIdx.x, row = t < T ? tokens[t] - first : -1;
-        bool own = row >= 0 && row < rows && row % GROUPS == blockIdx.y;
-        int count = list_own(list, own, {static_cast<int>(row), static_cast<int>(threadIdx.x)});
-        for (int i = 0; i < count && p < packs; i++) {
-            float sum[N], more[N], *to = dtable + (list[i].row * packs + p) * N;
-            load<N>(sum, to), load<N>(more, dy + ((base + list[i].token) * packs + p) * N);
+template <typename E, typename G, int N>
+static __global__ void embed_grad_kernel(G *dtable, const E *dy, const int32_t *tokens, const int32_t *chain,
+                                         int64_t T, int64_t packs, int64_t first, int64_t rows) {
+    EACH_ROW(t, T) {
+        int64_t row = tokens[t] - first;
+        if (chain[t] < 0 || row < 0 || row >= rows) continue;
+        EACH_COLUMN(p, packs) {
+            G *to = dtable + (row * packs + p) * N;
+            float sum[N], more[N];
+            load<N>(sum, to);
+            for (int64_t i = t; i < T; i = chain[i] < 0 ? ~chain[i] : chain[i]) {
+                load<N>(more, dy + (i * packs + p) * N);
 #pragma unroll
-            for (int j = 0; j < N; j++) sum[j] += more[j];
+                for (int k = 0; k < N; k++) sum[k] += more[k];
+            }
             store<N>(to, sum);
         }
-        __syncthreads(); // the list is free
     }
 }
 
-void cuda_embed_grad(device *d, dtype dt, float *dtable, const void *dy, const int32_t *tokens, int64_t T,
-                     int64_t h, int64_t first, int64_t rows) {
+void cuda_embed_grad(device *d, dtype dt, dtype gdt, void *dtable, const void *dy, const int32_t *tokens,
+                     int32_t *chain, int64_t T, int64_t h, int64_t first, int64_t rows) {
     cuda_device *c = cuda_enter(d);
     if (T <= 0) return;
-    with_type(dt, [&](auto element) {
+    launch(c, "embed_grad", chain_kernel, dim3(many(T, INT32_MAX)), dim3(row_threads(T)), 0, chain, tokens,
+           static_cast<int32_t>(T));
+    with_types(dt, gdt, [&](auto element, auto gradient) {
         using E = decltype(element);
-        with_width<float>(aligned(16, dtable, dy) && h % 4 == 0, [&](auto width) {
+        using G = decltype(gradient);
+        bool wide = aligned(16, dtable, dy) && h % (int64_t)(16 / sizeof(E)) == 0;
+        with_width<E>(wide, [&](auto width) {
             constexpr int N = decltype(width)::value;
-            plane at(GROUPS, h / N);
-            launch(c, "embed_grad", embed_grad_kernel<E, N>, at.grid, at.block, 0, dtable, (const E *)dy,
-                   tokens, T, h / N, first, rows);
+            plane at(T, h / N);
+            launch(c, "embed_grad", embed_grad_kernel<E, G, N>, at.grid, at.block, 0, (G *)dtable,
+                   (const E *)dy, tokens, chain, T, h / N, first, rows);
         });
     });
 }

@@ -34,8 +34,8 @@ void cuda_bias(device *d, dtype dt, void *y, int64_t ld, const void *b, int64_t 
 // warps are added in order. fp64, so that the error does not grow with T.
 constexpr int LINES = 16;
 
-template <typename E>
-static __global__ void bias_grad_kernel(float *db, const E *dy, int64_t ld, int64_t T, int64_t n) {
+template <typename E, typename G>
+static __global__ void bias_grad_kernel(G *db, const E *dy, int64_t ld, int64_t T, int64_t n) {
     __shared__ double part[LINES][WARP];
     int64_t j = static_cast<int64_t>(blockIdx.x) * WARP + threadIdx.x;
     double sum = 0;
@@ -44,15 +44,17 @@ static __global__ void bias_grad_kernel(float *db, const E *dy, int64_t ld, int6
     __syncthreads();
     if (threadIdx.y > 0 || j >= n) return;
     for (int line = 1; line < LINES; line++) sum += part[line][threadIdx.x];
-    db[j] = static_cast<float>(db[j] + sum);
+    db[j] = from_float<G>(static_cast<float>(to_float(db[j]) + sum));
 }
 
-void cuda_bias_grad(device *d, dtype dt, float *db, const void *dy, int64_t ld, int64_t T, int64_t n) {
+void cuda_bias_grad(device *d, dtype dt, dtype gdt, void *db, const void *dy, int64_t ld, int64_t T,
+                    int64_t n) {
     cuda_device *c = cuda_enter(d);
     if (T <= 0 || n <= 0) return;
-    with_type(dt, [&](auto element) {
+    with_types(dt, gdt, [&](auto element, auto gradient) {
         using E = decltype(element);
-        launch(c, "bias_grad", bias_grad_kernel<E>, dim3(many(pieces(n, WARP), INT32_MAX)), dim3(WARP, LINES),
-               0, db, (const E *)dy, ld, T, n);
+        using G = decltype(gradient);
+        launch(c, "bias_grad", bias_grad_kernel<E, G>, dim3(many(pieces(n, WARP), INT32_MAX)),
+               dim3(WARP, LINES), 0, (G *)db, (const E *)dy, ld, T, n);
     });
 }

@@ -122,11 +122,12 @@ static __global__ void norm_weight_kernel(float *partial, const E *dy, const E *
 }
 
 // dw += the sums of the chunks, in order.
-static __global__ void add_chunks_kernel(float *dw, const float *partial, int64_t chunks, int64_t h) {
+template <typename G>
+static __global__ void add_chunks_kernel(G *dw, const float *partial, int64_t chunks, int64_t h) {
     EACH_COLUMN(j, h) {
-        float sum = dw[j];
+        float sum = to_float(dw[j]);
         for (int64_t k = 0; k < chunks; k++) sum += partial[k * h + j];
-        dw[j] = sum;
+        dw[j] = from_float<G>(sum);
     }
 }
 
@@ -158,15 +159,16 @@ static __global__ void norm_grad_kernel(E *dx, const E *residual, const E *dy, c
     }
 }
 
-void cuda_rmsnorm_grad(device *d, dtype dt, void *dx, float *dw, const void *residual, const void *dy,
-                       const void *x, const void *w, const float *rstd, float *partial, int64_t T,
-                       int64_t h) {
+void cuda_rmsnorm_grad(device *d, dtype dt, dtype gdt, void *dx, void *dw, const void *residual,
+                       const void *dy, const void *x, const void *w, const float *rstd, float *partial,
+                       int64_t T, int64_t h) {
     cuda_device *c = cuda_enter(d);
     if (T <= 0 || h <= 0) return;
     int64_t chunks = ops_norm_partial(T, 1);
     plane columns(1, h);
-    with_type(dt, [&](auto element) {
+    with_types(dt, gdt, [&](auto element, auto gradient) {
         using E = decltype(element);
+        using G = decltype(gradient);
         bool wide = aligned(16, dx, residual, dy, x, w, partial) && h % (int64_t)(16 / sizeof(E)) == 0;
         with_width<E>(wide, [&](auto width) {
             constexpr int N = decltype(width)::value;
@@ -182,8 +184,8 @@ void cuda_rmsnorm_grad(device *d, dtype dt, void *dx, float *dw, const void *res
                        (E *)dx, (const E *)residual, (const E *)dy, (const E *)x, (const E *)w, rstd, T,
                        h / N);
             }
-            launch(c, "rmsnorm_grad", add_chunks_kernel, columns.grid, columns.block, 0, dw, partial, chunks,
-                   h);
+            launch(c, "rmsnorm_grad", add_chunks_kernel<G>, columns.grid, columns.block, 0, (G *)dw, partial,
+                   chunks, h);
         });
     });
 }

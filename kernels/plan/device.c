@@ -60,6 +60,11 @@ static void plan_download(device *d, void *host, const void *src, size_t bytes) 
     memset(host, 0, bytes);
 }
 
+// What is queued may be for memory that is an address as well.
+static void plan_fetch(device *d, void *host, const void *src, size_t bytes) {
+    plan_upload(d, host, src, bytes);
+}
+
 static void plan_copy(device *d, void *dst, const void *src, size_t bytes) {
     (void)dst;
     (void)src;
@@ -125,7 +130,9 @@ static void plan_bias(device *d, dtype dt, void *y, int64_t ld, const void *b, i
     tell_bytes(d, OP_LAYER, dt, 2 * size(dt, T * n));
 }
 
-static void plan_bias_grad(device *d, dtype dt, float *db, const void *dy, int64_t ld, int64_t T, int64_t n) {
+static void plan_bias_grad(device *d, dtype dt, dtype gdt, void *db, const void *dy, int64_t ld, int64_t T,
+                           int64_t n) {
+    (void)gdt;
     (void)db;
     (void)dy;
     (void)ld;
@@ -142,14 +149,16 @@ static void plan_embed(device *d, dtype dt, void *y, const void *table, const in
     tell_bytes(d, OP_LAYER, dt, 2 * size(dt, T * h));
 }
 
-static void plan_embed_grad(device *d, dtype dt, float *dtable, const void *dy, const int32_t *tokens,
-                            int64_t T, int64_t h, int64_t first, int64_t rows) {
+static void plan_embed_grad(device *d, dtype dt, dtype gdt, void *dtable, const void *dy,
+                            const int32_t *tokens, int32_t *chain, int64_t T, int64_t h, int64_t first,
+                            int64_t rows) {
     (void)dtable;
+    (void)chain;
     (void)dy;
     (void)tokens;
     (void)first;
     (void)rows;
-    tell_bytes(d, OP_LAYER, dt, size(dt, T * h) + 8 * (double)(T * h));
+    tell_bytes(d, OP_LAYER, dt, size(dt, T * h) + 2 * size(gdt, T * h));
 }
 
 static void plan_rmsnorm(device *d, dtype dt, void *y, float *rstd, void *sum, const void *x,
@@ -163,9 +172,10 @@ static void plan_rmsnorm(device *d, dtype dt, void *y, float *rstd, void *sum, c
     tell_bytes(d, OP_LAYER, dt, (delta ? 4 : 2) * size(dt, T * h));
 }
 
-static void plan_rmsnorm_grad(device *d, dtype dt, void *dx, float *dw, const void *residual, const void *dy,
-                              const void *x, const void *w, const float *rstd, float *partial, int64_t T,
-                              int64_t h) {
+static void plan_rmsnorm_grad(device *d, dtype dt, dtype gdt, void *dx, void *dw, const void *residual,
+                              const void *dy, const void *x, const void *w, const float *rstd, float *partial,
+                              int64_t T, int64_t h) {
+    (void)gdt;
     (void)dx;
     (void)dw;
     (void)dy;
@@ -248,15 +258,19 @@ static void plan_sum_rows(device *d, const struct row_sum *s) {
     tell_bytes(d, OP_LAYER, s->dt, size(s->dt, s->count * s->n) + size(s->out_dt, s->n));
 }
 
-static void plan_sumsq(device *d, double *out, const float *x, int64_t n) {
+static void plan_sumsq(device *d, double *out, dtype dt, const void *x, int64_t n) {
     (void)out;
     (void)x;
-    tell_bytes(d, OP_OPTIMIZER, DT_F32, size(DT_F32, n));
+    tell_bytes(d, OP_OPTIMIZER, dt, size(dt, n));
 }
+
+static void plan_sum(device *d, double *out, const float *x, int64_t n) { plan_sumsq(d, out, DT_F32, x, n); }
 
 // Gradient read; weights (of bf16 both halves) and both moments read and written.
 static void plan_adamw(device *d, const struct adamw *a) {
-    tell_bytes(d, OP_OPTIMIZER, DT_F32, 7 * size(DT_F32, a->n));
+    double moments = 4 * (double)moments_size(a->form) * (double)a->n;
+    if (a->form == MOMENTS_INT8) moments += 16 * (double)moments_blocks(a->n, a->lead);
+    tell_bytes(d, OP_OPTIMIZER, DT_F32, 2 * size(DT_F32, a->n) + size(a->gdt, a->n) + moments);
 }
 
 static const ops plan_ops = {
@@ -273,7 +287,7 @@ static const ops plan_ops = {
     .failure = plan_sync,
     .close = plan_close,
     AT_ONCE,
-    .fetch = plan_download,
+    .fetch = plan_fetch,
     .store = plan_upload,
     .product = plan_product,
     .bias = plan_bias,
@@ -294,7 +308,7 @@ static const ops plan_ops = {
     .cast = plan_cast,
     .sum_rows = plan_sum_rows,
     .sumsq = plan_sumsq,
-    .sum = plan_sumsq,
+    .sum = plan_sum,
     .adamw = plan_adamw,
 };
 

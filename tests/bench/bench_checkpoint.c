@@ -57,8 +57,8 @@ static void fill_state(part *p) {
         weight *w = &p->weight[i];
         const float *from = w->w;
         for (int64_t k = 0; k < w->own_n; k++) {
-            w->m[k] = 0.125f * from[w->own_at + k];
-            w->v[k] = w->m[k] * w->m[k];
+            ((float *)w->m)[k] = 0.125f * from[w->own_at + k];
+            ((float *)w->v)[k] = ((float *)w->m)[k] * ((float *)w->m)[k];
         }
     }
 }

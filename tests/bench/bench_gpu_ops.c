@@ -221,7 +221,7 @@ static void norm_work(bench *b, device *d, const void *what) {
 }
 static void norm_grad_work(bench *b, device *d, const void *what) {
     const row_ops *r = what;
-    d->ops->rmsnorm_grad(d, DT_BF16, r->z, r->partial, r->z, r->y, r->x, r->w, r->s,
+    d->ops->rmsnorm_grad(d, DT_BF16, DT_F32, r->z, r->partial, r->z, r->y, r->x, r->w, r->s,
                          (float *)r->partial + b->s.h, b->s.T, b->s.h);
 }
 static void rope_work(bench *b, device *d, const void *what) {
@@ -248,7 +248,7 @@ static void embed_work(bench *b, device *d, const void *what) {
 }
 static void embed_grad_work(bench *b, device *d, const void *what) {
     const row_ops *r = what;
-    d->ops->embed_grad(d, DT_BF16, r->w, r->y, r->token, b->s.T, b->s.h, 0, b->s.vocab);
+    d->ops->embed_grad(d, DT_BF16, DT_F32, r->w, r->y, r->token, r->x, b->s.T, b->s.h, 0, b->s.vocab);
 }
 static void stats_work(bench *b, device *d, const void *what) {
     const row_ops *r = what;
@@ -260,7 +260,7 @@ static void xent_grad_work(bench *b, device *d, const void *what) {
 }
 static void sumsq_work(bench *b, device *d, const void *what) {
     const row_ops *r = what;
-    d->ops->sumsq(d, r->s, r->w, b->s.params);
+    d->ops->sumsq(d, r->s, DT_F32, r->w, b->s.params);
 }
 static void adamw_work(bench *b, device *d, const void *what) {
     const row_ops *r = what;

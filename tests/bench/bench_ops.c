@@ -207,7 +207,8 @@ static void norm_work(bench *b, const void *what) {
 }
 static void norm_grad_work(bench *b, const void *what) {
     const row_ops *r = what;
-    b->ops->rmsnorm_grad(b->dev, r->dt, r->z, r->w, r->z, r->y, r->x, r->w, r->s, (float *)r->s + T, T, H);
+    b->ops->rmsnorm_grad(b->dev, r->dt, DT_F32, r->z, r->w, r->z, r->y, r->x, r->w, r->s, (float *)r->s + T,
+                         T, H);
 }
 static void swiglu_work(bench *b, const void *what) {
     const row_ops *r = what;
@@ -239,7 +240,7 @@ static void xent_grad_work(bench *b, const void *what) {
 }
 static void sumsq_work(bench *b, const void *what) {
     const row_ops *r = what;
-    b->ops->sumsq(b->dev, r->s, r->x, T * F);
+    b->ops->sumsq(b->dev, r->s, DT_F32, r->x, T * F);
 }
 static void adamw_work(bench *b, const void *what) {
     const row_ops *r = what;

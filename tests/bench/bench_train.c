@@ -61,18 +61,18 @@ static void t_embed(device *d, dtype dt, void *y, const void *t, const int32_t *
                     int64_t first, int64_t rows) {
     TIMED(EMBED, embed(d, dt, y, t, id, T, h, first, rows));
 }
-static void t_embed_grad(device *d, dtype dt, float *t, const void *dy, const int32_t *id, int64_t T,
-                         int64_t h, int64_t first, int64_t rows) {
-    TIMED(EMBED, embed_grad(d, dt, t, dy, id, T, h, first, rows));
+static void t_embed_grad(device *d, dtype dt, dtype gdt, void *t, const void *dy, const int32_t *id,
+                         int32_t *chain, int64_t T, int64_t h, int64_t first, int64_t rows) {
+    TIMED(EMBED, embed_grad(d, dt, gdt, t, dy, id, chain, T, h, first, rows));
 }
 static void t_rmsnorm(device *d, dtype dt, void *y, float *rstd, void *sum, const void *x, const void *delta,
                       const void *w, int64_t T, int64_t h, float eps) {
     TIMED(NORM, rmsnorm(d, dt, y, rstd, sum, x, delta, w, T, h, eps));
 }
-static void t_rmsnorm_grad(device *d, dtype dt, void *dx, float *dw, const void *residual, const void *dy,
-                           const void *x, const void *w, const float *rstd, float *partial, int64_t T,
-                           int64_t h) {
-    TIMED(NORM, rmsnorm_grad(d, dt, dx, dw, residual, dy, x, w, rstd, partial, T, h));
+static void t_rmsnorm_grad(device *d, dtype dt, dtype gdt, void *dx, void *dw, const void *residual,
+                           const void *dy, const void *x, const void *w, const float *rstd, float *partial,
+                           int64_t T, int64_t h) {
+    TIMED(NORM, rmsnorm_grad(d, dt, gdt, dx, dw, residual, dy, x, w, rstd, partial, T, h));
 }
 static void t_rope(device *d, dtype dt, void *x, int64_t ld, const int32_t *pos, const float *cos,
                    const float *sin, int64_t T, int64_t heads, int64_t dim, bool inverse) {
@@ -99,7 +99,9 @@ static void t_xent_grad(device *d, dtype dt, void *grad, const float *logits, in
 }
 static void t_add(device *d, dtype dt, void *y, const void *x, int64_t n) { TIMED(ADD, add(d, dt, y, x, n)); }
 static void t_copy(device *d, void *to, const void *from, size_t n) { TIMED(ADD, copy(d, to, from, n)); }
-static void t_sumsq(device *d, double *out, const float *x, int64_t n) { TIMED(SUMS, sumsq(d, out, x, n)); }
+static void t_sumsq(device *d, double *out, dtype dt, const void *x, int64_t n) {
+    TIMED(SUMS, sumsq(d, out, dt, x, n));
+}
 static void t_sum(device *d, double *out, const float *x, int64_t n) { TIMED(SUMS, sum(d, out, x, n)); }
 static void t_zero(device *d, void *p, size_t n) { TIMED(CLEAR, zero(d, p, n)); }
 static void t_adamw(device *d, const adamw *a) { TIMED(UPDATE, adamw(d, a)); }

@@ -104,6 +104,13 @@ if [ -n "${FULL:-}" ]; then
     cp "$T/c2.yaml" "$T/c.yaml"
 fi
 
+# Moments in host memory: the same bits as on the GPU, when resumed too.
+form=(--set train.precision=bf16 --set optimizer.moments=int8 --set train.grad_accum=bf16)
+on_gpu 2 "$T/here" "${form[@]}"
+on_gpu 2 "$T/there" "${form[@]}" --set optimizer.offload=true
+compare "8-bit moments, offloaded" "$T/there" "$T/here" 0
+half "$T/there" "$T/there-2" && on_gpu 2 "$T/there-2" "${form[@]}" --set optimizer.offload=true
+compare "8-bit moments, offloaded, resumed" "$T/there-2" "$T/here" 0
 half "$T/cpu" "$T/to-gpu" && on_gpu 2 "$T/to-gpu"
 compare "from the CPU to two ranks on the GPU" "$T/to-gpu" "$T/cpu" $near
 half "$T/gpu-4-2-2-fp32" "$T/to-cpu" && on_cpu 1 "$T/to-cpu"

@@ -41,11 +41,11 @@ static void rmsnorm(device *d, dtype dt, void *y, float *rstd, void *sum, const 
     in.real->rmsnorm(d, dt, y, rstd, sum, x, delta, w, T, h, eps);
 }
 
-static void rmsnorm_grad(device *d, dtype dt, void *dx, float *dw, const void *residual, const void *dy,
-                         const void *x, const void *w, const float *rstd, float *partial, int64_t T,
-                         int64_t h) {
+static void rmsnorm_grad(device *d, dtype dt, dtype gdt, void *dx, void *dw, const void *residual,
+                         const void *dy, const void *x, const void *w, const float *rstd, float *partial,
+                         int64_t T, int64_t h) {
     meet("backward", "train");
-    in.real->rmsnorm_grad(d, dt, dx, dw, residual, dy, x, w, rstd, partial, T, h);
+    in.real->rmsnorm_grad(d, dt, gdt, dx, dw, residual, dy, x, w, rstd, partial, T, h);
 }
 
 // Sums of gradients come back into their place.

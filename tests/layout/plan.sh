@@ -28,6 +28,11 @@ refused "an unknown machine" 'found no machine .b100., expected one of h100' --g
 sed 's/^cpu:/tiny:/; s/memory: 4e9/memory: 1e3/' ../../slurm/machines.yaml >"$T/tiny.yaml"
 refused "a machine too small for every mesh" 'none of [0-9]* meshes of 2 ranks fits' --set mesh=auto --ranks 2 --machine "$T/tiny.yaml" --gpu tiny
 
+# The whole of SOLAR 10.7B on one GPU: fits as its config says, and not with fp32 moments
+one() { "$SOLAR" plan ../../jobs/solar_one_gpu.yaml --set model.base=../../jobs/mistral-7b-v0.1 --ranks 1 --gpu h200 "$@" 2>&1; }
+one >"$T/out" && grep -q '^fits ' "$T/out" && grep -q 'of 10731524096 parameters' "$T/out" && ok "one GPU: $(grep '^fits' "$T/out")" || bad "one GPU: $(cat "$T/out")"
+one --set optimizer.moments=fp32 | grep -q 'this will not fit' && ok "and not with fp32 moments" || bad "fp32 moments on one GPU"
+
 # What auto says of its choice is what the whole plan says of it.
 plan --set mesh=auto --ranks 8 --set train.global_batch=64 >"$T/out" || bad "auto: $(cat "$T/out")"
 chosen=$(sed -n 's/^ *1 data .*: \([0-9.]*\) s, .*/\1/p' "$T/out") whole=$(sed -n 's/^estimate.*a step of \([0-9.]*\) s.*/\1/p' "$T/out")

@@ -2,7 +2,7 @@
 // step on paper for every rank, and compares: bytes of every class of memory, bytes asked of the device,
 // messages and bytes sent by kind, products and their arithmetic. Everything has to be equal. CONFIG is words
 // joined by commas: pp=2 tp=2 batch=2 global=8 kv=2 layers=4 m=1 seq=33 v=2 tied bf16
-// selective full every=2 shard sequence reduce16.
+// selective full every=2 shard sequence reduce16 grad16 moments16 moments8.
 // Rank 0 prints a line for each and the result line of tests/run.sh.
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +16,8 @@
 
 typedef struct setting {
     int pp, tp, batch, global, kv, layers, m, seq, every, v;
-    bool tied, bf16, shard, sequence, reduce16;
+    bool tied, bf16, shard, sequence, reduce16, grad16;
+    moments_form moments;
     recompute_kind recompute;
 } setting;
 
@@ -75,6 +76,9 @@ static setting read_setting(const char *text) {
         s.bf16 |= strcmp(w, "bf16") == 0;
         s.shard |= strcmp(w, "shard") == 0;
         s.reduce16 |= strcmp(w, "reduce16") == 0;
+        if (strcmp(w, "moments16") == 0) s.moments = MOMENTS_BF16;
+        if (strcmp(w, "moments8") == 0) s.moments = MOMENTS_INT8;
+        s.grad16 |= strcmp(w, "grad16") == 0;
         s.sequence |= strcmp(w, "sequence") == 0;
         if (strcmp(w, "selective") == 0) s.recompute = RECOMPUTE_SELECTIVE;
         if (strcmp(w, "full") == 0) s.recompute = RECOMPUTE_FULL;
@@ -105,6 +109,8 @@ static part_shape shape_of(const setting *s, const mesh *m) {
                         .batch = s->batch,
                         .rows = s->seq,
                         .shard = s->shard,
+                        .moments = s->moments,
+                        .grads = s->grad16 ? DT_BF16 : DT_F32,
                         .reduce = s->reduce16 ? DT_BF16 : DT_F32,
                         .sequence = s->sequence,
                         .recompute = s->recompute,
@@ -158,7 +164,7 @@ static int differ(int rank, const char *config, const char *what, double planned
 static int compare(const char *config, const trace *plan, const trace *was) {
     int bad = 0, rank = plan->m.rank;
     double bytes = 0;
-    for (int c = 0; c < MEM_CLASSES; c++) {
+    for (int c = 0; c < MEM_CLASSES; c++) { // MEM_HOST is empty on the CPU
         bad +=
             differ(rank, config, mem_class_name((mem_class)c), (double)plan->bytes[c], (double)was->bytes[c]);
         bytes += (double)plan->bytes[c];

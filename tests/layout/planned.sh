@@ -13,7 +13,7 @@ launch() { # RANKS CONFIG...
 }
 
 # shellcheck disable=SC2054 # words with commas
-variants=(pp=1 tied,batch=2 bf16,selective tied,bf16,full,every=2 full,kv=8)
+variants=(pp=1 tied,batch=2,moments8,shard bf16,selective,moments16 tied,bf16,grad16,full,every=2 full,kv=8)
 [ "${FULL:-0}" = 1 ] && variants=({tied,kv=2}{,\,bf16}{,\,batch=2}{,\,selective,\,full,\,full\,every=3,\,kv=8,\,seq=1})
 for shape in 1:1:1 2:1:1 2:2:1 2:1:2 3:3:1 4:1:1 4:1:4 4:2:2 6:3:2 8:2:2 8:1:8; do
     IFS=: read -r ranks pp tp <<<"$shape"

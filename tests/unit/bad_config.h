@@ -236,6 +236,8 @@ static const bad_case bad_yaml[] = {
     // keys against each other
     {RUN MODEL DATA "train: {global_batch: 4, micro_batch: 3, steps: 10}\n",
      "c.yaml:4:39: train.micro_batch: found 3, expected a divisor of train.global_batch, which is 4", ""},
+    {RUN MODEL DATA "train: {global_batch: 4, steps: 10, grad_accum: bf16}\n",
+     "c.yaml:4:", "train.grad_accum: found bf16 with train.precision fp32"},
     {RUN MODEL "data: {seq_len: 16777216, train: [{files: t.h5}]}\ntrain: {global_batch: 16777216, steps: "
                "1000000000}\n",
      "c.yaml:4:40: train.steps: found steps x global_batch x seq_len", ""},

@@ -11,7 +11,9 @@ static double round_half(dtype dt, double x) {
 static void embed_case(run *r, const int64_t *s) {
     int64_t T = s[0], h = s[1], first = s[2], rows = s[3];
     buffer *table = filled(r, r->dt, rows * h, 1), *y = poisoned(r, r->dt, T * h);
-    buffer *grad = filled(r, DT_F32, rows * h, 1), *dy = filled(r, r->dt, T * h, 1);
+    dtype gdt = s[4] ? r->dt : DT_F32;
+    buffer *grad = filled(r, gdt, rows * h, 1), *dy = filled(r, r->dt, T * h, 1);
+    buffer *chain = poisoned(r, DT_F32, T);
     int32_t *token = malloc((size_t)T * sizeof *token);
     double *want = zeros(T * h), *dtable = zeros(rows * h);
     memcpy(dtable, grad->value, (size_t)(rows * h) * sizeof *dtable);
@@ -26,9 +28,9 @@ static void embed_case(run *r, const int64_t *s) {
         }
     }
     r->dev->ops->embed(r->dev, r->dt, y->data, table->data, token, T, h, first, rows);
-    r->dev->ops->embed_grad(r->dev, r->dt, grad->data, dy->data, token, T, h, first, rows);
+    r->dev->ops->embed_grad(r->dev, r->dt, gdt, grad->data, dy->data, token, chain->data, T, h, first, rows);
     expect(r, y, want, 0, "embed");
-    expect(r, grad, dtable, 1e-6, "embed_grad");
+    expect(r, grad, dtable, tolerance(gdt, 1e-6), "embed_grad");
     free(token);
     free(want);
     free(dtable);
@@ -38,13 +40,18 @@ static void test_embed(void **state) {
     (void)state;
     static const int64_t shapes[][4] = {
         {1, 1, 0, 1}, {7, 3, 5, 4}, {33, 65, 0, 17}, {300, 129, 100, 9}, {40, 700, 3, 5}};
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) run_case(embed_case, shapes[i]);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int64_t half = 0; half < 2; half++) {
+            int64_t s[5] = {[4] = half};
+            memcpy(s, shapes[i], sizeof shapes[i]);
+            run_case(embed_case, s);
+        }
 }
 
 // ---- RMSNorm. The fp64 model rounds where the op is documented to round, so that bf16 is held to the
 // rounding of its results alone.
 
-enum { DELTA = 1, IN_PLACE = 2, RESIDUAL = 4 };
+enum { DELTA = 1, IN_PLACE = 2, RESIDUAL = 4, HALF = 8 }; // HALF: dw in dt
 static const double EPS = 1e-5;
 
 typedef struct norm {
@@ -114,7 +121,8 @@ static void norm_grad_case(run *r, const int64_t *s) {
     norm m = make_norm(r->dt, T, h);
     buffer *x = filled(r, r->dt, n, 3), *dy = filled(r, r->dt, n, 1), *w = filled(r, r->dt, h, 1);
     buffer *residual = filled(r, r->dt, n, 1), *dx = mode & IN_PLACE ? residual : poisoned(r, r->dt, n);
-    buffer *rstd = poisoned(r, DT_F32, T), *dw = filled(r, DT_F32, h, 1);
+    dtype gdt = mode & HALF ? r->dt : DT_F32;
+    buffer *rstd = poisoned(r, DT_F32, T), *dw = filled(r, gdt, h, 1);
     buffer *partial = poisoned(r, DT_F32, ops_norm_partial(T, h));
     bool with = mode & (RESIDUAL | IN_PLACE);
     memcpy(m.x, x->value, (size_t)n * sizeof(double));
@@ -125,11 +133,12 @@ static void norm_grad_case(run *r, const int64_t *s) {
     norm_forward(&m);
     norm_backward(&m);
     for (int64_t t = 0; t < T; t++) set_element(rstd, t, m.rstd[t]);
-    r->dev->ops->rmsnorm_grad(r->dev, r->dt, dx->data, dw->data, with ? residual->data : NULL, dy->data,
+    r->dev->ops->rmsnorm_grad(r->dev, r->dt, gdt, dx->data, dw->data, with ? residual->data : NULL, dy->data,
                               x->data, w->data, rstd->data, partial->data, T, h);
     // One feature: the two terms cancel to about eps/x^2, which leaves few digits
     expect(r, dx, m.dx, h == 1 && !with ? 0.1 : tolerance(r->dt, 1e-6), "rmsnorm dx");
-    expect(r, dw, m.dw, r->dt == DT_F32 ? 1e-6 : 1e-3, "rmsnorm dw"); // bf16: ties of the inner rounding
+    // bf16: ties of the inner rounding
+    expect(r, dw, m.dw, tolerance(gdt, r->dt == DT_F32 ? 1e-6 : 1e-3), "rmsnorm dw");
     free_norm(&m);
 }
 
@@ -146,8 +155,9 @@ static void test_norm(void **state) {
 static void test_norm_grad(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof norm_shapes / sizeof *norm_shapes; i++)
-        for (int64_t mode = 0; mode <= RESIDUAL; mode += 2)
-            run_case(norm_grad_case, (int64_t[]){norm_shapes[i][0], norm_shapes[i][1], mode});
+        for (int64_t mode = 0; mode <= RESIDUAL + HALF; mode += 2)
+            if ((mode & ~HALF) <= RESIDUAL)
+                run_case(norm_grad_case, (int64_t[]){norm_shapes[i][0], norm_shapes[i][1], mode});
 }
 
 static double inner(const double *x, const double *y, int64_t n) {

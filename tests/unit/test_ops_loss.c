@@ -146,25 +146,40 @@ static void sum_case(run *r, const int64_t *s) {
     double sum = 0, squares = 0, got[2] = {NAN, NAN};
     for (int64_t i = 0; i < s[0]; i++) sum += x->value[i], squares += x->value[i] * x->value[i];
     r->dev->ops->sum(r->dev, &got[0], x->data, s[0]);
-    r->dev->ops->sumsq(r->dev, &got[1], x->data, s[0]);
+    r->dev->ops->sumsq(r->dev, &got[1], DT_F32, x->data, s[0]);
     within(fabs(got[0] - sum), 1e-12 * (1 + fabs(squares)), "sum");
     within(fabs(got[1] - squares), 1e-13 * squares, "sumsq");
     r->record = realloc(r->record, r->recorded + sizeof got);
     memcpy(r->record + r->recorded, got, sizeof got);
     r->recorded += sizeof got;
     set_element(x, s[0] - 1, -INFINITY);
-    r->dev->ops->sumsq(r->dev, &got[1], x->data, s[0]);
+    r->dev->ops->sumsq(r->dev, &got[1], DT_F32, x->data, s[0]);
     assert_true(isinf(got[1]));
     set_element(x, s[0] / 2, NAN);
-    r->dev->ops->sumsq(r->dev, &got[1], x->data, s[0]);
+    r->dev->ops->sumsq(r->dev, &got[1], DT_F32, x->data, s[0]);
     r->dev->ops->sum(r->dev, &got[0], x->data, s[0]);
     assert_true(isnan(got[0]) && isnan(got[1]));
+}
+
+// The squares of bf16 numbers, which are exact in fp64.
+static void half_case(run *r, const int64_t *s) {
+    buffer *x = filled(r, DT_BF16, s[0], 3);
+    double squares = 0, got = NAN;
+    for (int64_t i = 0; i < s[0]; i++) squares += x->value[i] * x->value[i];
+    r->dev->ops->sumsq(r->dev, &got, DT_BF16, x->data, s[0]);
+    within(fabs(got - squares), 1e-13 * squares, "sumsq of bf16");
+    set_element(x, s[0] / 2, INFINITY);
+    r->dev->ops->sumsq(r->dev, &got, DT_BF16, x->data, s[0]);
+    assert_true(isinf(got));
 }
 
 static void test_sums(void **state) {
     (void)state;
     static const int64_t sizes[] = {1, 3, 7, 255, 257, 4099, 100003};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) run_case(sum_case, sizes + i);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        run_case(sum_case, sizes + i);
+        run_case(half_case, sizes + i);
+    }
 }
 
 // ---- the device

@@ -178,10 +178,11 @@ static void test_subnormal(void **state) {
 static void bias_case(run *r, const int64_t *s) {
     int64_t T = s[0], n = s[1], ld = n + s[2];
     buffer *y = filled(r, r->dt, T * ld, 1), *b = filled(r, r->dt, n, 1);
-    buffer *db = filled(r, DT_F32, n, 1);
+    dtype gdt = s[3] ? r->dt : DT_F32;
+    buffer *db = filled(r, gdt, n, 1);
     double *want = zeros(T * ld), *grad = zeros(n);
     for (int64_t j = 0; j < n; j++) grad[j] = db->value[j];
-    r->dev->ops->bias_grad(r->dev, r->dt, db->data, y->data, ld, T, n);
+    r->dev->ops->bias_grad(r->dev, r->dt, gdt, db->data, y->data, ld, T, n);
     for (int64_t i = 0; i < T * ld; i++) {
         bool inside = i % ld < n;
         want[i] = y->value[i] + (inside ? b->value[i % ld] : 0);
@@ -189,7 +190,7 @@ static void bias_case(run *r, const int64_t *s) {
     }
     r->dev->ops->bias(r->dev, r->dt, y->data, ld, b->data, T, n);
     expect(r, y, want, tolerance(r->dt, 1e-7), "bias");
-    expect(r, db, grad, 1e-6, "bias_grad");
+    expect(r, db, grad, tolerance(gdt, 1e-6), "bias_grad");
     free(want);
     free(grad);
 }
@@ -197,7 +198,9 @@ static void bias_case(run *r, const int64_t *s) {
 static void test_bias(void **state) {
     (void)state;
     static const int64_t shapes[][3] = {{1, 1, 0}, {3, 7, 2}, {17, 65, 0}, {200, 33, 1}, {33, 700, 3}};
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) run_case(bias_case, shapes[i]);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int64_t half = 0; half < 2; half++)
+            run_case(bias_case, (int64_t[]){shapes[i][0], shapes[i][1], shapes[i][2], half});
 }
 
 // ---- the comparison itself: it must fail on NaN, on a wrong value, on an overwritten neighbour
