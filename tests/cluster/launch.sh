@@ -44,6 +44,17 @@ submit whole --nodes=2 -- --set checkpoint.every=10
 completes "mpirun: done" 60
 says "its preflight on every host" '^h2 '
 [ "$(grep -c '"ranks":2' "$run/lives.jsonl")" -eq 1 ] && ok "two ranks" || bad "not two ranks"
+# A launcher that hangs in its own end, as has been seen of Open MPI's.
+mkdir "$T/bin"
+cat >"$T/bin/mpirun" <<EOF
+#!/bin/bash
+exec perl -e 'system("$(command -v mpirun)", @ARGV); sleep 1000' -- "\$@"
+EOF
+chmod +x "$T/bin/mpirun"
+site "$here" SOLAR_LAUNCH=mpirun SOLAR_NET=eth0 SOLAR_PREFLIGHT=off PATH="$T/bin:$PATH"
+submit hanging --nodes=2 -- --set checkpoint.every=10
+completes "a mpirun that does not end" 150
+says "it is killed" 'mpirun does not end although all its processes have'
 long=(--set train.steps=2000 --set checkpoint.every=10)
 for event in shell step both; do
     site "$here" SOLAR_LAUNCH=mpirun SOLAR_NET=eth0 SOLAR_PREFLIGHT=off
