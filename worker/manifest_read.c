@@ -149,7 +149,7 @@ err *manifest_check(manifest *m, unsigned what, int rank, int world, int threads
     qsort(list, (size_t)mine, sizeof *list, by_place);
     for (int64_t i = 0; checked && i < mine; i++) *checked += range_bytes(&list[i]);
     TRY(check_sizes(m, rank, world));
-    TRY(manifest_read(m, list, mine, threads, &(range_use){NULL}));
+    TRY(manifest_read(m, list, mine, threads, &(range_use){.take = NULL}));
 done:
     free(list);
     return e;

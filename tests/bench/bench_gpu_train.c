@@ -2,7 +2,7 @@
 //
 //   layers=auto|N   auto: as many as fit, of 48, 40, 32, 24, 16, 12, 8, 4, 2, 1
 //   dtype=bf16|fp32, batch=1 (sequences of a micro-batch), micro=4 (micro-batches of a step), seconds=20
-//   recompute=none|selective|full
+//   recompute=none|selective|full, moments=fp32|bf16|int8, grads=fp32|bf16
 //   hidden=4096 ffn=14336 heads=32 kv=8 vocab=32000 seq=4096: the shape of SOLAR's layers
 //
 // One process, random weights and tokens, AdamW with clipping: what `solar train` does between two steps. MFU
@@ -52,6 +52,9 @@ static options read_options(int argc, char **argv) {
         if (is(argv[i], "dtype", "fp32")) o.dt = DT_F32;
         if (is(argv[i], "recompute", "selective")) o.shape.recompute = RECOMPUTE_SELECTIVE;
         if (is(argv[i], "recompute", "full")) o.shape.recompute = RECOMPUTE_FULL;
+        if (is(argv[i], "moments", "bf16")) o.shape.moments = MOMENTS_BF16;
+        if (is(argv[i], "moments", "int8")) o.shape.moments = MOMENTS_INT8;
+        if (is(argv[i], "grads", "bf16")) o.shape.grads = DT_BF16;
     }
     o.micro = (int)micro;
     o.seconds = (double)seconds;

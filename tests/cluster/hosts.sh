@@ -8,8 +8,9 @@ lab_or_skip
 job_setup
 lab_up 4 || { bad "the lab did not start"; result; exit 1; }
 
+steps=(--set train.steps=120) # so that there is time to kill it twice
 for hosts in 1 2 4; do
-    submit "hosts-$hosts" --nodes=$hosts --
+    submit "hosts-$hosts" --nodes=$hosts -- "${steps[@]}"
     completes "$hosts host(s): done" 60
 done
 run=$T/hosts-2
@@ -18,13 +19,12 @@ run=$T/hosts-4
 same_weights "4 hosts as 1" "$T/hosts-1" 1e-5
 
 # one run through three lives: told to stop, then a rank killed
-submit chain --nodes=2 -- --set checkpoint.every=10
+submit chain --nodes=2 -- "${steps[@]}" --set checkpoint.every=10
 until_true 30 trained 1
 event=$(date +%s.%N)
 on_head scancel -s USR1 "$job"
 until_true 40 trained 2
 after=$(back_after)
-sleep 0.3
 event=$(date +%s.%N)
 pkill -KILL -n -f "^$SOLAR train .*run.dir=$run"
 completes "told to stop, then a rank killed: done" 60

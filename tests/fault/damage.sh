@@ -31,11 +31,13 @@ try() { # WHAT: resumes the damaged run, which has nothing to do but to find a w
 RANDOM=1
 run="$T/run"
 last=checkpoints/step-00000002
+few=: # in make check half of the places
+[ "${FULL:-}" = 1 ] && few=
 for path in "$T/good/$last"/* "$T/good/$last"/solar/*; do
     [ -f "$path" ] || continue
     file=${path#"$T/good/"} size=$(stat -c %s "$path")
-    for at in 0 8 $((size / 2)) $((size - 1)) $((RANDOM * RANDOM % size)) $((RANDOM % (size < 2000 ? size : 2000))) cut gone; do
-        [ "$at" = 8 ] && [ "$size" -lt 9 ] && continue
+    for at in 8 $((RANDOM * RANDOM % size)) cut gone ${few:-0 $((size / 2)) $((size - 1)) $((RANDOM % (size < 2000 ? size : 2000)))}; do
+        [ "$at" = : ] || { [ "$at" = 8 ] && [ "$size" -lt 9 ]; } && continue
         rm -rf "$run" && cp -a "$T/good" "$run"
         case $at in
             cut) truncate -s $((size - 1)) "$run/$file" ;;

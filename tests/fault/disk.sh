@@ -43,7 +43,7 @@ done
 first=$(grep -n '^mkdir .*/step-00000001 ' "$T/calls" | head -n 1 | cut -d: -f1)
 last=$(grep -n "^rename .*/latest $run/latest" "$T/calls" | head -n 1 | cut -d: -f1)
 last=$((last + 3)) # the sync of the run's directory behind it
-stride=5
+stride=9
 [ "${FULL:-}" = 1 ] && stride=1
 tried=0 wrong=""
 # The run is as it would have been. Which call stands at a position is not quite the same every time, as saving runs

@@ -28,7 +28,7 @@ for mode in compile eager; do
 done
 if [ "${WHOLE:-1}" != 0 ]; then
     echo "== SOLAR 10.7B, all 48 layers, full training"
-    step layers=48 micro=8 recompute=selective
+    step layers=48 micro=8 recompute=selective moments=int8 # jobs/solar_one_gpu.yaml
 fi
 if [ -x "$BUILD/tests/bench_gpu_ops" ]; then
     echo "== operations"
