@@ -85,6 +85,7 @@ err *engine_open(const engine_options *o, const world *w, engine *g) {
     TRY(world_agree(w, build(o, w, g)));
     // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): world_agree keeps an error, so all is built here
     TRY(gpus_check(w, g->dev, "auto", &linked));
+    // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): as above
     TRY(comm_open(&g->m, g->dev, g->b.spec->kv_heads, g->b.spec->tied, o->limit, &g->c));
     if (linked) TRY(comm_link(g->c));
     return NULL;

@@ -286,7 +286,7 @@ done:
 static err *print_curves(FILE *f, const sweep *s, const row *rows, int count, curve *work) {
     err *e = NULL;
     char kind[32], ranks[24];
-    curve *mean = malloc(sizeof *mean);
+    curve *mean = calloc(1, sizeof *mean);
     if (!mean) FAIL(ERR_SYSTEM, "out of memory for the curves");
     for (int i = 0; i < count; i++) {
         const cell *c = rows[i].first;

@@ -65,6 +65,7 @@ done:
 }
 
 static err *put(part *p, weight *w, int64_t at, int64_t n, staging *s) {
+    // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): an error ends the loop of who calls this, and is returned
     return weights_put(p, w, at, s->f, n, &s->h);
 }
 
@@ -93,9 +94,7 @@ done:
 static err *put_zeros(part *p, weight *w, staging *s) {
     err *e = NULL;
     memset(s->f, 0, (size_t)(w->n < CHUNK ? w->n : CHUNK) * sizeof *s->f);
-    for (int64_t at = 0; at < w->n; at += CHUNK)
-        // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): an error ends the loop, and is returned
-        TRY(put(p, w, at, w->n - at < CHUNK ? w->n - at : CHUNK, s));
+    for (int64_t at = 0; at < w->n; at += CHUNK) TRY(put(p, w, at, w->n - at < CHUNK ? w->n - at : CHUNK, s));
 done:
     return e;
 }

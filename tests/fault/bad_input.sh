@@ -486,7 +486,7 @@ lane() { # NUMBER GROUP...
     echo "$passed $failed $skipped" >"$work/counts.$number"
 }
 lane 1 no_command options broken_yaml wrong_keys wrong_sets missing_files tokens >"$work/said.1" 2>&1 &
-lane 2 safetensors indexes specs model_use texts plans >"$work/said.2" 2>&1
+lane 2 safetensors indexes specs model_use texts plans >"$work/said.2" 2>&1 &
 wait
 cd "$work" || exit 2
 cat said.1 said.2

@@ -19,7 +19,7 @@ printf '{"a": 1}' >"$T/m/tokenizer_config.json"
 config "$T/c.yaml" "$T/m"
 sets=(--set model.init=random --set schedule='{kind: constant}' --set data.seq_len=8 --set train.steps=24 --set eval.every=9 --set checkpoint.every=1
     --set checkpoint.keep=2)
-meshes=(1: 2:pipeline=2 2:tensor=2 2: 4:pipeline=2,tensor=2 4:pipeline=2,interleave=2 3:pipeline=3)
+meshes=(1: 2:pipeline=2 2:tensor=2 2: '4:pipeline=2,tensor=2' '4:pipeline=2,interleave=2' 3:pipeline=3)
 meshes=("${meshes[@]:0:most}")
 start() { # MESH RUN [VARIABLE=VALUE]...: one life
     local ranks=${1%%:*} run=$2 more=() s
@@ -73,7 +73,7 @@ life() { # MESH RUN: one life that is to be killed; what ended it is added to RU
     local ranks=${1%%:*} run=$2 rank status how
     case $((RANDOM % 4)) in
         0) how=saving ;;
-        1) how=time ;;
+        1) how=moment ;;
         *) how=call ;;
     esac
     if [ $how = call ]; then
@@ -94,7 +94,7 @@ life() { # MESH RUN: one life that is to be killed; what ended it is added to RU
 one() {
     local run=$T/run$1 mesh=$(($1 / 2 % ${#meshes[@]})) of=0 tolerance=1e-5 lives status said
     RANDOM=$((seed * 1000 + $1))
-    busy=wait
+    busy="wait"
     [ $(($1 % 3)) = 0 ] && busy=later
     [ $(($1 % 2)) = 0 ] && of=$mesh tolerance=0
     for ((lives = 1; lives <= 4; lives++)); do

@@ -12,7 +12,7 @@ config "$T/c.yaml" "$T/base-m/latest"
 endless=(--set model.dus.m=1 --set mesh.pipeline=2 --set mesh.tensor=2 --set train.steps=200000 --set schedule='{kind: constant}' --set checkpoint.every=0 --set eval.every=0)
 ranks_of() { pgrep -f "^$SOLAR train .*run.dir=$run "; }
 begin() { # starts $run and waits until it steps
-    train 4 "$T/c.yaml" "$run" "${endless[@]}" "$@" &
+    train 4 "$T/c.yaml" "$run" "${endless[@]}" &
     pid=$!
     for _ in $(seq 600); do [ "$(grep -c grad_norm "$run/metrics.jsonl" 2>/dev/null)" -gt 5 ] 2>/dev/null && break; sleep 0.1; done
 }

@@ -221,7 +221,7 @@ static void check_exp(const lanes *l) {
     assert_true(y[0] == 0 && y[1] == INFINITY && isnan(y[2]) && y[3] == 1 && y[4] == INFINITY && y[5] == 0);
     double worst = 0;
     for (int i = 6; i < N; i++) {
-        double want = exp(x[i]), ulp = ldexp(1, (want < 0x1p-126 ? -126 : ilogb(want)) - 23);
+        double want = exp((double)x[i]), ulp = ldexp(1, (want < 0x1p-126 ? -126 : ilogb(want)) - 23);
         if (want > FLT_MAX)
             assert_true(y[i] == INFINITY || y[i] == FLT_MAX);
         else

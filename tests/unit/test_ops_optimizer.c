@@ -114,8 +114,8 @@ static weights make_weights(run *r, int64_t n) {
 static adamw ask(const run *r, const weights *w, buffer *m, buffer *v, const buffer *grad) {
     return (adamw){.dt = r->dt,
                    .n = grad->n,
-                   .weight = r->dt == DT_F32 ? w->whole->data : w->near->data,
-                   .rest = r->dt == DT_F32 ? NULL : w->rest->data,
+                   .weight = w->near ? w->near->data : w->whole->data,
+                   .rest = w->rest ? w->rest->data : NULL,
                    .m = m->data,
                    .v = v->data,
                    .grad = grad->data,
@@ -211,7 +211,7 @@ static void unbiased(float x, float most, bool second) {
         least = fmin(least, y), greatest = fmax(greatest, y);
     }
     assert_true(least <= x * (x > 0 ? 1.000001 : 0.999999) && greatest >= x * (x > 0 ? 0.999999 : 1.000001));
-    within(fabs(sum / 65536 - x), 3e-5 * (greatest - least) + 1e-6 * fabs(x), "mean of random codes");
+    within(fabs(sum / 65536 - x), 3e-5 * (greatest - least) + 1e-6 * fabs((double)x), "mean of random codes");
     uint8_t low = moment_nearest((float)least, most, second),
             high = moment_nearest((float)greatest, most, second);
     assert_true(abs((int)low - (int)high) <= 1 || (low | high) >= 128);
@@ -220,7 +220,7 @@ static void unbiased(float x, float most, bool second) {
 static void unbiased_half(float x) {
     double sum = 0;
     for (uint32_t bits = 0; bits < 65536; bits++) sum += bf16_to_float(moment_round(x, bits));
-    within(fabs(sum / 65536 - x), 1e-7 * fabs(x), "mean of random bf16");
+    within(fabs(sum / 65536 - x), 1e-7 * fabs((double)x), "mean of random bf16");
 }
 
 static void test_unbiased(void **state) {
