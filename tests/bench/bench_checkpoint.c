@@ -143,9 +143,33 @@ static void measure_copy_and_sums(bench *b, double *copy, double *sums) {
     free(to);
 }
 
+// As many bytes as a save writes, written by this rank's share as dd conv=fsync would.
+static err *plain_write(const bench *b, double *seconds) {
+    err *e = NULL;
+    char name[32];
+    size_t n = saver_bytes(b->saver), block = RANGE;
+    char *data = malloc(block), *path;
+    snprintf(name, sizeof name, "plain-%d", b->w.rank);
+    path = path_join(b->run, name);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (!data || fd < 0) FAIL(ERR_SYSTEM, "%s cannot be written", path);
+    for (size_t i = 0; i < block; i++) data[i] = (char)(i * 2654435761u >> 13);
+    double start = now_seconds();
+    for (size_t at = 0; at < n; at += block) TRY(write_all(fd, data, n - at < block ? n - at : block, path));
+    if (fsync(fd) != 0) FAIL(ERR_SYSTEM, "%s cannot be synced", path);
+    *seconds = now_seconds() - start;
+done:
+    if (fd >= 0) close(fd);
+    unlink(path);
+    free(path);
+    free(data);
+    return e;
+}
+
+// Saves and plain writes take turns: what a disk gives changes from minute to minute.
 static err *measure_saves(bench *b, int rounds) {
     err *e = NULL;
-    double stall[MOST_ROUNDS], whole[MOST_ROUNDS], copy, sums;
+    double stall[MOST_ROUNDS], whole[MOST_ROUNDS], plain[MOST_ROUNDS], copy, sums;
     saved s = {0};
     for (int i = 0; i < rounds; i++) {
         b->state.step++;
@@ -156,6 +180,9 @@ static err *measure_saves(bench *b, int rounds) {
         whole[i] = s.seconds - s.stall; // training waits for the rest of it no more
         TRY(slowest(b, &stall[i]));
         TRY(slowest(b, &whole[i]));
+        TRY(comm_barrier(b->c));
+        TRY(plain_write(b, &plain[i]));
+        TRY(slowest(b, &plain[i]));
     }
     measure_copy_and_sums(b, &copy, &sums);
     TRY(slowest(b, &copy));
@@ -165,6 +192,7 @@ static err *measure_saves(bench *b, int rounds) {
     tell(b, "stall", median(stall, rounds), "s");
     tell(b, "memcpy", copy, "s");
     tell(b, "write", gb / seconds, "GB/s");
+    tell(b, "plain", gb / median(plain, rounds), "GB/s");
     tell(b, "sums", 100 * sums / seconds, "%_of_the_save");
 done:
     return e;
