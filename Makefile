@@ -26,7 +26,10 @@ endif
 # ---- libraries. Nothing here may fail while the packages are still missing.
 PKGS     := yaml-0.1 jansson libxxhash libzstd zlib libcrypto
 HDF5     := $(shell pkg-config --exists hdf5-serial 2>/dev/null && echo hdf5-serial || echo hdf5)
-PKG_C    := $(shell pkg-config --cflags $(PKGS) $(HDF5) 2>/dev/null)
+# xxHash may choose the vectors by the processor, if the library was built so
+XXH_DISPATCH := $(shell printf '\043include <xxh_x86dispatch.h>\nint main(void) { return (int)XXH3_64bits("", 0); }\n' | \
+    $(CC) -x c - -lxxhash -o /dev/null >/dev/null 2>&1 && echo -DSOLAR_XXH_DISPATCH)
+PKG_C    := $(XXH_DISPATCH) $(shell pkg-config --cflags $(PKGS) $(HDF5) 2>/dev/null)
 PKG_CXX  := $(shell pkg-config --cflags sentencepiece 2>/dev/null)
 # sentencepiece's own .pc of some releases asks for protobuf's, which is not needed and often not there
 SP_LIBS  := $(or $(shell pkg-config --libs sentencepiece 2>/dev/null),-lsentencepiece -lsentencepiece_train)

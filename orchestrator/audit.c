@@ -94,8 +94,12 @@ static err *verdict(const audit *a, const char *run_dir) {
     if (!a->checked)
         return err_new(ERR_INPUT, "%s/metrics.jsonl tells of no step with a digest of its samples", run_dir);
     if (a->wrong)
-        return err_new(ERR_MISMATCH, "%s: %lld findings in %lld steps, expected none", run_dir,
-                       (long long)a->wrong, (long long)a->checked);
+        return err_new(
+            ERR_MISMATCH,
+            "%s: %lld findings in %lld steps, expected none. Only a run that went on with --accept "
+            "may differ, in the steps before it did; else data files were changed or replaced, or "
+            "the record was",
+            run_dir, (long long)a->wrong, (long long)a->checked);
     printf("audited: %lld steps, samples 0 to %" PRIu64 ", each step on exactly its own, in order: none left "
            "out, none twice\n",
            (long long)a->checked, a->next - 1);

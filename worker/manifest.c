@@ -6,10 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <xxhash.h>
-
 #include "fsutil.h"
 #include "safetensors.h"
+#include "xxh3.h"
 
 enum { MANIFEST_LIMIT = 1 << 30 };
 

@@ -4,10 +4,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <xxhash.h>
-
 #include "fsutil.h"
 #include "manifest.h"
+#include "xxh3.h"
 
 enum { MOST_OPEN = 200, PORTION = 256 << 10 }; // files at a time; bytes
 

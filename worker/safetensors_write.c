@@ -5,10 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
-
 #include "fsutil.h"
 #include "st_set.h"
+#include "xxh3.h"
 
 enum { ALIGNMENT = 64, SCRATCH = 4 << 20 };
 

@@ -9,8 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <xxhash.h>
-
 #include "checkpoint.h"
 #include "engine.h"
 #include "fsutil.h"
@@ -18,6 +16,7 @@
 #include "log.h"
 #include "manifest.h"
 #include "weights.h"
+#include "xxh3.h"
 
 enum { HIDDEN = 1024, FFN = 2816, HEADS = 16, VOCAB = 16384, MOST_ROUNDS = 32 };
 static const char config_json[] =

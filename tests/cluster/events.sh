@@ -70,6 +70,7 @@ for which in other batch; do
     down=''
     cut_link() { down=$(${which}_host) && link "$(number "$down")" down; }
     happens "link cut of the $which host" 150 cut_link
+    [ -z "$down" ] || { grep -rqE "^no answer from rank\(s\) [01] \(host $down\)" "$run/reports" && ok "the report names $down"; } || bad "no report names $down: $(cat "$run"/reports/*/* 2>/dev/null)"
     [ -z "$down" ] || link "$(number "$down")" up
 done
 
