@@ -1,13 +1,14 @@
 // Writing safetensors files, each byte hashed as it passes, and the index of several.
-#include "fsutil.h"
-#include "st_set.h"
-#include "xxh3.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "fsutil.h"
+#include "st_set.h"
+#include "xxh3.h"
 
 enum { ALIGNMENT = 64, SCRATCH = 4 << 20 };
 
